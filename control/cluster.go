@@ -1,0 +1,400 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"servent/system"
+)
+
+// Keys. What is wanted and planned stands in several keys, one a service, so that no value nears the
+// bound and a change names what changed.
+const (
+	wantedMeta    = "wanted/system"
+	wantedService = "wanted/service/"
+	planMeta      = "plan/meta"
+	planService   = "plan/service/"
+	seenNode      = "seen/"
+	holderKey     = "data/"
+	eventKey      = "event/"
+	Seat          = "conductor" // the key that the leading conductor holds
+)
+
+// Cluster gives a store's keys their words.
+type Cluster struct{ Store }
+
+// View is what a store says at one revision. It is never changed after it is handed out.
+type View struct {
+	Rev     Rev
+	Wanted  *system.System // nil: nothing is wanted
+	Plan    *system.Plan   // nil: there is none yet
+	Seen    []system.Seen  // sorted by node
+	Holders []system.Holder
+	Events  []system.Event // oldest first
+}
+
+// Node returns what is seen of a node, or nil.
+func (v *View) Node(id system.NodeID) *system.Seen {
+	for i := range v.Seen {
+		if v.Seen[i].Node == id {
+			return &v.Seen[i]
+		}
+	}
+	return nil
+}
+
+// Instance returns what is seen of an instance on a node, or nil.
+func (v *View) Instance(node system.NodeID, id system.InstanceID) *system.InstanceSeen {
+	seen := v.Node(node)
+	if seen == nil {
+		return nil
+	}
+	for i := range seen.Instances {
+		if seen.Instances[i].Instance == id {
+			return &seen.Instances[i]
+		}
+	}
+	return nil
+}
+
+// Read returns the present view.
+func (c Cluster) Read(ctx context.Context) (*View, error) {
+	var f folder
+	if err := f.list(ctx, c.Store); err != nil {
+		return nil, err
+	}
+	return f.view()
+}
+
+// Follow calls each with the present view and with every later one until ctx ends (nil) or each fails.
+// While the store is unavailable the last view stands; Follow tries again by itself and calls trouble,
+// if not nil, once per outage. Views may be skipped, never reordered.
+func (c Cluster) Follow(ctx context.Context, trouble func(error), each func(*View) error) error {
+	stop := errors.New("stop")
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		var f folder
+		var failed error
+		err := f.list(ctx, c.Store)
+		if err == nil {
+			show := func() error {
+				v, err := f.view()
+				if err == nil {
+					err = each(v)
+				}
+				if failed = err; err != nil {
+					return stop
+				}
+				return nil
+			}
+			if err = show(); err == nil {
+				wait = 50 * time.Millisecond
+				err = c.Watch(ctx, "", f.rev+1, func(b Batch) error {
+					if !f.apply(b) {
+						return nil
+					}
+					return show()
+				})
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case failed != nil:
+			return failed
+		case trouble != nil && err != nil && wait <= 100*time.Millisecond:
+			trouble(err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// meta of a system: all but its services.
+type wantedDoc struct {
+	System   system.System        `json:"system"`
+	Services []system.ServiceName `json:"services"`
+}
+
+// Want replaces what is wanted, whole, whatever it was before.
+func (c Cluster) Want(ctx context.Context, sys *system.System) (Rev, error) {
+	old, _, err := c.Range(ctx, wantedService)
+	if err != nil {
+		return 0, err
+	}
+	doc := wantedDoc{System: *sys}
+	doc.System.Services = nil
+	var txn Txn
+	keep := map[string]bool{}
+	for i := range sys.Services {
+		s := &sys.Services[i]
+		doc.Services = append(doc.Services, s.Name)
+		keep[wantedService+string(s.Name)] = true
+		txn.put(wantedService+string(s.Name), s, old)
+	}
+	for _, kv := range old {
+		if !keep[kv.Key] {
+			txn.Ops = append(txn.Ops, Op{Key: kv.Key, Delete: true})
+		}
+	}
+	txn.put(wantedMeta, doc, nil)
+	rev, _, err := c.Commit(ctx, txn)
+	if err != nil {
+		return 0, fmt.Errorf("say what is wanted: %w", err)
+	}
+	return rev, nil
+}
+
+// Unwant removes what is wanted: everything stops. Data and their holders stay.
+func (c Cluster) Unwant(ctx context.Context) error {
+	kvs, _, err := c.Range(ctx, "wanted/")
+	if err != nil {
+		return err
+	}
+	var txn Txn
+	for _, kv := range kvs {
+		txn.Ops = append(txn.Ops, Op{Key: kv.Key, Delete: true})
+	}
+	_, _, err = c.Commit(ctx, txn)
+	return err
+}
+
+type planDoc struct {
+	Plan     system.Plan          `json:"plan"` // without services
+	Services []system.ServiceName `json:"services"`
+}
+
+// WritePlan replaces the plan and adds holders and events, all in one transaction under the fence. It
+// returns false when the fence is no longer the leader's. old is the plan that stands.
+func (c Cluster) WritePlan(ctx context.Context, f Fence, old, next *system.Plan, holders []system.Holder, events []system.Event) (bool, error) {
+	txn := Txn{Conds: []Cond{f.Cond()}}
+	doc := planDoc{Plan: *next}
+	doc.Plan.Services = nil
+	for i := range next.Services {
+		d := &next.Services[i]
+		doc.Services = append(doc.Services, d.Service.Name)
+		if old != nil {
+			if was := old.Deployment(d.Service.Name); was != nil && same(was, d) {
+				continue
+			}
+		}
+		txn.put(planService+string(d.Service.Name), d, nil)
+	}
+	if old != nil {
+		for _, d := range old.Services {
+			if !slices.Contains(doc.Services, d.Service.Name) {
+				txn.Ops = append(txn.Ops, Op{Key: planService + string(d.Service.Name), Delete: true})
+			}
+		}
+	}
+	if old == nil || !same(old, next) {
+		txn.put(planMeta, doc, nil)
+	}
+	for _, h := range holders {
+		txn.put(holderKey+string(h.Instance), h, nil)
+	}
+	for i, e := range events {
+		txn.put(fmt.Sprintf("%s%020d-%03d", eventKey, e.Time.UnixNano(), i), e, nil)
+	}
+	if len(txn.Ops) == 0 {
+		return true, nil
+	}
+	_, ok, err := c.Commit(ctx, txn)
+	if err != nil {
+		return false, fmt.Errorf("write plan %d: %w", next.Generation, err)
+	}
+	return ok, nil
+}
+
+// TrimEvents deletes all but the newest keep events.
+func (c Cluster) TrimEvents(ctx context.Context, f Fence, keep int) error {
+	kvs, _, err := c.Range(ctx, eventKey)
+	if err != nil {
+		return err
+	}
+	for extra := len(kvs) - keep; extra > 0; {
+		txn := Txn{Conds: []Cond{f.Cond()}}
+		for _, kv := range kvs[:min(extra, MaxOps)] {
+			txn.Ops = append(txn.Ops, Op{Key: kv.Key, Delete: true})
+		}
+		if _, _, err := c.Commit(ctx, txn); err != nil {
+			return err
+		}
+		kvs, extra = kvs[len(txn.Ops):], extra-len(txn.Ops)
+	}
+	return nil
+}
+
+// Report says what a node sees of itself, under its lease.
+func (c Cluster) Report(ctx context.Context, seen *system.Seen, lease LeaseID) error {
+	txn := Txn{}
+	txn.put(seenNode+string(seen.Node), seen, nil)
+	txn.Ops[0].Lease = lease
+	_, _, err := c.Commit(ctx, txn)
+	return err
+}
+
+// Bury deletes a node's report: it is known to be dead before its lease has ended.
+func (c Cluster) Bury(ctx context.Context, f Fence, node system.NodeID) error {
+	_, _, err := c.Commit(ctx, Txn{Conds: []Cond{f.Cond()}, Ops: []Op{{Key: seenNode + string(node), Delete: true}}})
+	return err
+}
+
+// Forget removes the word that a node holds an instance's data.
+func (c Cluster) Forget(ctx context.Context, id system.InstanceID) error {
+	_, _, err := c.Commit(ctx, Txn{Ops: []Op{{Key: holderKey + string(id), Delete: true}}})
+	return err
+}
+
+// SeenKey is the key of a node's report; a store's server lets the node write no other.
+func SeenKey(node system.NodeID) string { return seenNode + string(node) }
+
+// put adds a value to a transaction unless it stands so in old.
+func (t *Txn) put(key string, v any, old []KV) {
+	b := encode(v)
+	for _, kv := range old {
+		if kv.Key == key && string(kv.Value) == string(b) {
+			return
+		}
+	}
+	t.Ops = append(t.Ops, Op{Key: key, Value: b})
+}
+
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("control: a word of ours cannot be written as JSON: " + err.Error())
+	}
+	return b
+}
+
+func same(a, b any) bool { return string(encode(a)) == string(encode(b)) }
+
+// folder folds batches into a view, decoding each value once.
+type folder struct {
+	rev     Rev
+	wanted  wantedDoc
+	plan    planDoc
+	hasPlan bool
+	want    map[system.ServiceName]system.Service
+	deploy  map[system.ServiceName]system.Deployment
+	seen    map[string]system.Seen
+	holders map[string]system.Holder
+	events  map[string]system.Event
+	err     error
+}
+
+func (f *folder) list(ctx context.Context, s Store) error {
+	kvs, rev, err := s.Range(ctx, "")
+	if err != nil {
+		return err
+	}
+	*f = folder{want: map[system.ServiceName]system.Service{}, deploy: map[system.ServiceName]system.Deployment{},
+		seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{}}
+	b := Batch{Rev: rev}
+	for _, kv := range kvs {
+		b.Changes = append(b.Changes, Change{KV: kv})
+	}
+	f.apply(b)
+	return nil
+}
+
+// apply reports whether the batch changed anything that a view shows.
+func (f *folder) apply(b Batch) bool {
+	changed := false
+	f.rev = max(f.rev, b.Rev)
+	for _, c := range b.Changes {
+		changed = f.change(c) || changed
+	}
+	return changed
+}
+
+func (f *folder) change(c Change) bool {
+	key := c.KV.Key
+	under := func(prefix string) (string, bool) { return strings.CutPrefix(key, prefix) }
+	var err error
+	if key == wantedMeta {
+		f.wanted, err = decode[wantedDoc](c)
+	} else if key == planMeta {
+		f.plan, err = decode[planDoc](c)
+		f.hasPlan = !c.Deleted
+	} else if name, ok := under(wantedService); ok {
+		err = fold(f.want, system.ServiceName(name), c)
+	} else if name, ok := under(planService); ok {
+		err = fold(f.deploy, system.ServiceName(name), c)
+	} else if name, ok := under(seenNode); ok {
+		err = fold(f.seen, name, c)
+	} else if name, ok := under(holderKey); ok {
+		err = fold(f.holders, name, c)
+	} else if name, ok := under(eventKey); ok {
+		err = fold(f.events, name, c)
+	} else {
+		return false
+	}
+	if err != nil && f.err == nil {
+		f.err = fmt.Errorf("control key %s: %w", key, err)
+	}
+	return true
+}
+
+func decode[T any](c Change) (v T, err error) {
+	if !c.Deleted {
+		err = json.Unmarshal(c.KV.Value, &v)
+	}
+	return v, err
+}
+
+func fold[K comparable, T any](m map[K]T, k K, c Change) error {
+	if c.Deleted {
+		delete(m, k)
+		return nil
+	}
+	v, err := decode[T](c)
+	if err == nil {
+		m[k] = v
+	}
+	return err
+}
+
+// view is a copy: maps are read out in order, and values are shared but never written.
+func (f *folder) view() (*View, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	v := &View{Rev: f.rev, Seen: ordered(f.seen), Holders: ordered(f.holders), Events: ordered(f.events)}
+	if len(f.wanted.System.Name) > 0 {
+		sys := f.wanted.System
+		for _, name := range f.wanted.Services {
+			if s, ok := f.want[name]; ok {
+				sys.Services = append(sys.Services, s)
+			}
+		}
+		v.Wanted = &sys
+	}
+	if f.hasPlan {
+		plan := f.plan.Plan
+		for _, name := range f.plan.Services {
+			if d, ok := f.deploy[name]; ok {
+				plan.Services = append(plan.Services, d)
+			}
+		}
+		v.Plan = &plan
+	}
+	return v, nil
+}
+
+func ordered[T any](m map[string]T) []T {
+	out := make([]T, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, m[k])
+	}
+	return out
+}

@@ -1,0 +1,15 @@
+// Package servent is the house: it holds no code but the test of its walls.
+//
+// Servent runs a Compose file under any distributed-system architecture and measures which one scales.
+// Every folder beside this file is a noun of that work. A package imports lower floors only; layers_test.go
+// holds the table of floors and enforces it. Data flows one way: a file becomes a [servent/system.System],
+// which becomes a plan, which becomes running instances, to which requests are switched.
+//
+//	0 words     system, blob, identity, meter
+//	1 decide    placement, route, architecture
+//	2 reach     system/sysfile, link, control, driver
+//	3 act       conductor, agent, request, admin, console
+//	4 assemble  node
+//	5           launch
+//	7           cli, cmd/servent
+package servent

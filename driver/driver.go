@@ -1,0 +1,111 @@
+// Package driver is the contract for all that runs a user's software, and the one supervisor above it:
+// health, restart with back-off, log ring, limits, states. A driver knows one engine (processes,
+// handlers inside this process, later functions, containers, machines) and nothing of plans or nodes.
+// Start at [Driver]; [Supervisor] turns its instances into states.
+package driver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"servent/system"
+)
+
+// ErrUnsupported: this driver cannot do that.
+var ErrUnsupported = errors.New("not supported by this driver")
+
+// Driver is one engine.
+type Driver interface {
+	// Name is a word of the file: process, files, origin, wasm, …
+	Name() string
+	// Probe says what this machine can do with the engine and why something is missing. It is cheap
+	// (< 200 ms) and starts nothing that outlives it.
+	Probe(ctx context.Context) Caps
+	// Prepare makes an artifact ready to start, by digest; doing it again is cheap and no error.
+	Prepare(ctx context.Context, a Artifact) (Prepared, error)
+}
+
+// Artifact is what an instance is made from: the user's software, already on this node.
+type Artifact struct {
+	Software system.Software
+	Dir      string // the unpacked, read-only bundle; empty when there is none
+}
+
+// Caps is what a driver can do on this machine.
+type Caps struct {
+	OK       bool              `json:"ok"`
+	Reason   string            `json:"reason,omitempty"`  // why not, or what is missing, in words
+	Limits   []string          `json:"limits,omitempty"`  // memory, cpu, pids, open files, fuel: those that are enforced
+	Missing  map[string]string `json:"missing,omitempty"` // what this machine cannot do → why: "pause": "Windows has no SIGSTOP"
+	Move     Mobility          `json:"move"`
+	Versions map[string]string `json:"versions,omitempty"`
+}
+
+// Mobility is the strongest kind of moving an instance that a driver supports.
+type Mobility int
+
+const (
+	MoveNone Mobility = iota
+	MoveWeak
+	MoveBetweenCalls
+	MoveStrong
+	MoveLive // with pre-copy
+)
+
+// Prepared is an artifact that can start instances.
+type Prepared interface {
+	// Start returns as soon as the instance exists; whether it is healthy is the supervisor's question.
+	// The instance outlives ctx, which bounds starting alone.
+	Start(ctx context.Context, s Spec) (Instance, error)
+	// Close frees what Prepare took. Running instances go on.
+	Close() error
+}
+
+// Spec is all that one instance is given.
+type Spec struct {
+	Instance system.InstanceID
+	Host     string // address to listen on
+	Port     int    // and the port, as in $PORT
+	Env      []string
+	Dir      string // private writable folder: working folder; TMPDIR and SERVENT_DATA lie below
+	Limits   system.Limits
+	Stop     system.Stop
+	Stdout   io.Writer
+	Stderr   io.Writer
+}
+
+// Instance is one running copy.
+type Instance interface {
+	ID() string // the engine's own: a process ID, …
+	Endpoint() Endpoint
+	Stats(ctx context.Context) (Stats, error)
+	Wait() <-chan Exit // receives once, when all of the instance has ended
+	// Stop asks politely, waits grace at the most, then kills. It returns when nothing is left.
+	Stop(ctx context.Context, grace time.Duration) error
+	// Exec runs a command as the instance's program would see it, for health checks.
+	Exec(ctx context.Context, args []string) error
+}
+
+// Endpoint is where an instance answers: at an address, or by a handler inside this process.
+type Endpoint struct {
+	Address string // host:port
+	Handler http.Handler
+}
+
+// Stats of one instance, since it started.
+type Stats struct {
+	CPU    time.Duration `json:"cpu"`
+	Memory int64         `json:"memory"` // bytes resident
+	Pids   int           `json:"pids"`
+}
+
+// Exit says how an instance ended.
+type Exit struct {
+	Code   int    // -1 when a signal ended it
+	Signal string // killed, terminated, …
+	OOM    bool
+	Err    error // the engine's own trouble
+}

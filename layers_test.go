@@ -1,0 +1,190 @@
+package servent
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// floors is a statement of policy: a package imports lower floors only, and a child may import its
+// parent. Changing it is a commit of its own, with the reason in RATIONALE.md.
+var floors = map[string]int{
+	"system":              0,
+	"blob":                0,
+	"identity":            0,
+	"meter":               0,
+	"placement":           1,
+	"route":               1,
+	"architecture":        1,
+	"system/sysfile":      2,
+	"link":                2,
+	"control":             2,
+	"control/memory":      2,
+	"control/etcd":        2,
+	"control/remote":      2,
+	"control/controltest": 2,
+	"driver":              2,
+	"driver/drivertest":   2,
+	"driver/process":      2,
+	"driver/inside":       2,
+	"conductor":           3,
+	"agent":               3,
+	"request/l4":          3,
+	"request/l7":          3,
+	"admin":               3,
+	"console":             3,
+	"node":                4,
+	"launch":              5,
+	"cli":                 7,
+	"cmd/servent":         7,
+	"examples":            7,
+}
+
+// exceptions are imports within a floor, from → to, each with its reason.
+var exceptions = map[[2]string]string{
+	{"placement", "architecture"}:      "placement reads the table of architectures",
+	{"identity", "system"}:             "a name holds a node's ID",
+	{"blob", "system"}:                 "a blob is named by a Digest",
+	{"meter", "system"}:                "counters are kept by service and instance",
+	{"control/remote", "link"}:         "the remote store speaks over the link",
+	{"control/controltest", "control"}: "the suite tests the interface",
+	{"system/sysfile", "system"}:       "a child imports its parent",
+	{"cli", "cmd/servent"}:             "never; main imports cli",
+	{"cmd/servent", "cli"}:             "os.Exit(cli.Main(…))",
+	{"driver/drivertest", "driver"}:    "the suite tests the interface",
+	{"examples", "cmd/servent"}:        "examples are run by the binary",
+	{"admin", "console"}:               "the admin door serves the console's pages",
+	{"system/sysfile", "architecture"}: "lower floor",
+}
+
+// owners says who alone may import a module that must stay behind one package.
+var owners = map[string]string{
+	"go.etcd.io/":                 "control/etcd",
+	"github.com/compose-spec/":    "system/sysfile",
+	"go.yaml.in/yaml/":            "system/sysfile",
+	"github.com/santhosh-tekuri/": "system/sysfile",
+	"github.com/spf13/cobra":      "cli",
+	"charm.land/lipgloss/":        "cli",
+	"golang.org/x/term":           "cli",
+	"github.com/HdrHistogram/":    "meter",
+	"golang.org/x/net/http2":      "link",
+}
+
+// pure packages decide: they read no clock, open nothing and start nothing.
+var pure = []string{"system", "placement", "route", "architecture"}
+
+var impure = map[string][]string{
+	"time":         {"Now", "Sleep", "After", "Tick", "NewTimer", "NewTicker", "AfterFunc", "Since", "Until"},
+	"math/rand":    nil,
+	"math/rand/v2": nil,
+	"os":           nil,
+	"os/exec":      nil,
+	"net":          nil,
+	"syscall":      nil,
+}
+
+// dialers alone may import net: the link, drivers and public listeners.
+var dialers = []string{"link", "driver", "driver/", "request/", "node", "launch", "cli", "admin", "control/etcd", "control/remote", "control/controltest", "console", "agent", "examples"}
+
+func TestLayers(t *testing.T) {
+	fset := token.NewFileSet()
+	seen := map[string]bool{}
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && file != "." || d.Name() == "testdata" || strings.HasPrefix(file, "examples"+string(filepath.Separator))) {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		pkg := path.Dir(filepath.ToSlash(file))
+		if pkg == "." {
+			return nil
+		}
+		if _, ok := floors[pkg]; !ok {
+			t.Errorf("%s: package %s has no floor; give it one in layers_test.go", file, pkg)
+			return nil
+		}
+		seen[pkg] = true
+		f, err := parser.ParseFile(fset, file, nil, 0)
+		if err != nil {
+			return err
+		}
+		for _, spec := range f.Imports {
+			imp, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			checkImport(t, file, pkg, imp)
+		}
+		if slices.Contains(pure, pkg) {
+			checkPure(t, fset, f)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) < 5 {
+		t.Fatalf("only %d packages found: the walk is broken", len(seen))
+	}
+}
+
+func checkImport(t *testing.T, file, pkg, imp string) {
+	t.Helper()
+	for prefix, owner := range owners {
+		if strings.HasPrefix(imp, prefix) && pkg != owner {
+			t.Errorf("%s: only %s may import %s", file, owner, imp)
+		}
+	}
+	if imp == "net" && !slices.ContainsFunc(dialers, func(d string) bool {
+		return pkg == d || strings.HasSuffix(d, "/") && strings.HasPrefix(pkg, d)
+	}) {
+		t.Errorf("%s: %s must not open sockets; the link does", file, pkg)
+	}
+	to, ours := strings.CutPrefix(imp, "servent/")
+	if !ours {
+		return
+	}
+	floor, ok := floors[to]
+	switch {
+	case !ok:
+		t.Errorf("%s: imports %s, which has no floor", file, imp)
+	case floor < floors[pkg], path.Dir(pkg) == to:
+	case exceptions[[2]string{pkg, to}] != "":
+	default:
+		t.Errorf("%s: %s (floor %d) imports %s (floor %d)", file, pkg, floors[pkg], to, floor)
+	}
+}
+
+func checkPure(t *testing.T, fset *token.FileSet, f *ast.File) {
+	t.Helper()
+	names := map[string]string{}
+	for _, spec := range f.Imports {
+		imp, _ := strconv.Unquote(spec.Path.Value)
+		names[path.Base(imp)] = imp
+		if funcs, bad := impure[imp]; bad && funcs == nil {
+			t.Errorf("%s: a pure package imports %s", fset.Position(spec.Pos()), imp)
+		}
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			t.Errorf("%s: a pure package starts a goroutine", fset.Position(n.Pos()))
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && slices.Contains(impure[names[x.Name]], n.Sel.Name) {
+				t.Errorf("%s: a pure package calls %s.%s", fset.Position(n.Pos()), x.Name, n.Sel.Name)
+			}
+		}
+		return true
+	})
+}

@@ -1,0 +1,151 @@
+package system
+
+import "time"
+
+// Plan says what should run where. The conductor writes it under its fencing number; agents and
+// route tables follow it. It is complete: what it does not name must not run.
+type Plan struct {
+	System     string       `json:"system"`
+	Generation int64        `json:"generation"`        // grows by one with every change
+	Fence      int64        `json:"fence"`             // of the conductor that wrote it
+	Doors      []Door       `json:"doors"`             // sorted by service
+	Services   []Deployment `json:"services"`          // sorted by service
+	Refused    []Refusal    `json:"refused,omitempty"` // sorted by service
+}
+
+// Door is where a service is reached on every node: at the node's port base plus Offset.
+// An offset never changes while the service exists.
+type Door struct {
+	Service ServiceName `json:"service"`
+	Offset  int         `json:"offset"`
+}
+
+// Deployment is one service's part of the plan.
+type Deployment struct {
+	Service     Service      `json:"service"`     // as wanted now
+	Spec        Digest       `json:"spec"`        // what an instance is made from; see [Service.Spec]
+	Assignments []Assignment `json:"assignments"` // sorted by instance
+}
+
+// Assignment gives one instance to one node.
+type Assignment struct {
+	Instance InstanceID `json:"instance"`
+	Node     NodeID     `json:"node"`
+	Spec     Digest     `json:"spec"`
+	Made     *Service   `json:"made,omitempty"` // set when Spec is not the deployment's: the older version, still running
+	Port     int        `json:"port"`           // offset of the instance's own port on its node
+	Goal     Goal       `json:"goal"`
+	Folder   string     `json:"folder"`          // of its private data, relative to the node's; equal to the ID's ordinal
+	Reason   string     `json:"reason"`          // why here, in words
+	Waits    string     `json:"waits,omitempty"` // why a GoalWait waits, in words
+}
+
+// Goal is what should become of an instance.
+type Goal string
+
+const (
+	GoalRun   Goal = "run"
+	GoalDrain Goal = "drain" // no new requests; stop when the open ones have ended
+	GoalWait  Goal = "wait"  // holds its place, does not run: see Assignment.Waits
+)
+
+// Refusal says why a service has fewer instances than wanted.
+type Refusal struct {
+	Service ServiceName `json:"service"`
+	Missing int         `json:"missing"` // instances without a place
+	Reason  string      `json:"reason"`  // which node lacks what
+}
+
+// Deployment returns the plan's part for one service, or nil.
+func (p *Plan) Deployment(name ServiceName) *Deployment {
+	for i := range p.Services {
+		if p.Services[i].Service.Name == name {
+			return &p.Services[i]
+		}
+	}
+	return nil
+}
+
+// Door returns the offset of a service's door.
+func (p *Plan) Door(name ServiceName) (int, bool) {
+	for _, d := range p.Doors {
+		if d.Service == name {
+			return d.Offset, true
+		}
+	}
+	return 0, false
+}
+
+// Seen is what one node says of itself. It lives under the node's lease: a node that is not seen
+// is dead, cut off or stopped.
+type Seen struct {
+	Node      NodeID            `json:"node"`
+	Role      string            `json:"role"` // server, node, edge
+	Site      Site              `json:"site"`
+	Group     string            `json:"group"`
+	Address   string            `json:"address"`   // host of its doors and of its link
+	PortBase  int               `json:"port_base"` // doors and instances are offsets from here
+	Link      string            `json:"link"`      // host:port of its link
+	Emulated  bool              `json:"emulated"`
+	Capacity  Capacity          `json:"capacity"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Resources Resources         `json:"resources"`          // that instances may use in all
+	Drivers   map[string]string `json:"drivers"`            // kind → "" when it works, else why not
+	Cordoned  bool              `json:"cordoned,omitempty"` // gets nothing new
+	Started   time.Time         `json:"started"`            // of the process
+	Plan      int64             `json:"plan"`               // generation that it follows
+	Instances []InstanceSeen    `json:"instances,omitempty"`
+}
+
+// State is where an instance is in its life.
+type State string
+
+const (
+	StatePreparing State = "preparing" // bundle, build, unpack
+	StateStarting  State = "starting"  // runs, not yet healthy
+	StateReady     State = "ready"     // healthy: gets requests
+	StateUnhealthy State = "unhealthy" // was healthy, is not
+	StateDraining  State = "draining"
+	StateBackoff   State = "backoff" // ended; starts again soon
+	StateFailed    State = "failed"  // ended; will not start again
+	StateDone      State = "done"    // ended with success and need not run again
+	StateWaiting   State = "waiting" // for the node that holds its data
+	StateStopped   State = "stopped"
+)
+
+// InstanceSeen is what a node says of one instance.
+type InstanceSeen struct {
+	Instance InstanceID `json:"instance"`
+	Spec     Digest     `json:"spec"`
+	State    State      `json:"state"`
+	Since    time.Time  `json:"since"`
+	Started  time.Time  `json:"started"`
+	Endpoint string     `json:"endpoint,omitempty"` // host:port on its node, or "inside"
+	Pid      int        `json:"pid,omitempty"`
+	Restarts int        `json:"restarts"`
+	Asked    int        `json:"asked"`          // Assignment.Restarts that it has obeyed
+	Exit     string     `json:"exit,omitempty"` // of the last end: "exit 1", "signal killed", …
+	Why      string     `json:"why,omitempty"`  // of a state that is not ready, in words
+}
+
+// Healthy says that the instance may get requests.
+func (s State) Healthy() bool { return s == StateReady }
+
+// Holder says which node holds the data of a tied instance. It is written before the instance first
+// starts and removed only by the user.
+type Holder struct {
+	Service  ServiceName `json:"service"`
+	Instance InstanceID  `json:"instance"`
+	Node     NodeID      `json:"node"`
+	Since    time.Time   `json:"since"`
+}
+
+// Event is one thing that happened, worth telling a colleague.
+type Event struct {
+	Time     time.Time   `json:"time"`
+	Kind     string      `json:"kind"` // plan, node, instance, update, fault
+	Node     NodeID      `json:"node,omitempty"`
+	Service  ServiceName `json:"service,omitempty"`
+	Instance InstanceID  `json:"instance,omitempty"`
+	Text     string      `json:"text"`
+}

@@ -1,0 +1,336 @@
+package system
+
+import "time"
+
+// Names are types, so that a node is never taken for a service.
+type (
+	NodeID      string // one servent process: node-1
+	ServiceName string // one entry of the user's file: api
+	InstanceID  string // one running copy: api/1
+	Site        string // where nodes are near one another: eu
+	Digest      string // bytes by their hash: sha256:…
+)
+
+// System is what the user asks for: one Compose file, merged, checked, with x-servent read.
+type System struct {
+	Name     string      `json:"name"`
+	Services []Service   `json:"services"` // sorted by name
+	Nodes    []NodeGroup `json:"nodes"`    // sorted by name; never empty after sysfile
+	Compare  *Compare    `json:"compare,omitempty"`
+}
+
+// Service returns the service of that name, or nil.
+func (s *System) Service(name ServiceName) *Service {
+	for i := range s.Services {
+		if s.Services[i].Name == name {
+			return &s.Services[i]
+		}
+	}
+	return nil
+}
+
+// Service is one entry of the user's file.
+type Service struct {
+	Name         ServiceName       `json:"name"`
+	Pos          Pos               `json:"pos"`
+	Software     Software          `json:"software"`
+	Architecture Architecture      `json:"architecture"`
+	Topology     string            `json:"topology,omitempty"` // of unstructured: random, scale-free
+	Key          string            `json:"key,omitempty"`      // template: /carts/{key}/*, header:X-User
+	NoKey        string            `json:"nokey,omitempty"`    // a request without key: refuse (default), any
+	Copies       int               `json:"copies,omitempty"`   // of each key; 0 means 1
+	Idempotent   bool              `json:"idempotent,omitempty"`
+	Data         Data              `json:"data"`
+	Switch       Switch            `json:"switch"`
+	Replicas     int               `json:"replicas,omitempty"` // deploy.replicas; 0 means not said
+	Scale        Scale             `json:"scale"`
+	Routes       []Route           `json:"routes,omitempty"`
+	Ports        []Port            `json:"ports,omitempty"`
+	Health       Health            `json:"health"`
+	Environment  map[string]string `json:"environment,omitempty"`
+	DependsOn    []Dependency      `json:"depends_on,omitempty"` // order only, and a hint for locality
+	Placement    Placement         `json:"placement"`
+	Near         string            `json:"near,omitempty"` // clients, or a service's name
+	Limits       Limits            `json:"limits"`
+	Reserve      Resources         `json:"reserve"` // deploy.resources.reservations
+	Restart      Restart           `json:"restart"`
+	Stop         Stop              `json:"stop"`
+	Update       Update            `json:"update"`
+	Volumes      []Volume          `json:"volumes,omitempty"`
+	Files        []MountedFile     `json:"mounted,omitempty"` // configs and secrets
+	Cache        *Cache            `json:"cache,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Restarts     int               `json:"restarts,omitempty"` // asked for by the user; a change makes new instances
+}
+
+// Tied says that the service's instances belong to the nodes that hold their data: it is never
+// started empty elsewhere and never twice on one folder.
+func (s *Service) Tied() bool { return s.Data.Kind == DataHard || len(s.Volumes) > 0 }
+
+// Public says that the service is reached from outside: by a published port or by a route.
+func (s *Service) Public() bool { return len(s.Ports) > 0 || len(s.Routes) > 0 }
+
+// Architecture is a word of the architecture table.
+type Architecture string
+
+const (
+	Single       Architecture = "single"
+	Replicated   Architecture = "replicated"
+	Partitioned  Architecture = "partitioned"
+	Ring         Architecture = "ring"
+	Chord        Architecture = "chord"
+	Pastry       Architecture = "pastry"
+	Kademlia     Architecture = "kademlia"
+	Unstructured Architecture = "unstructured"
+	Superpeer    Architecture = "superpeer"
+	Swarm        Architecture = "swarm"
+	Edge         Architecture = "edge"
+	Function     Architecture = "function"
+)
+
+// SoftwareKind is what a service is made of: exactly one of these.
+type SoftwareKind string
+
+const (
+	Process SoftwareKind = "process" // a plain executable
+	Wasm    SoftwareKind = "wasm"    // a WebAssembly module
+	VM      SoftwareKind = "vm"      // a disk image
+	Files   SoftwareKind = "files"   // a folder served as it is
+	Origin  SoftwareKind = "origin"  // an HTTP server that runs elsewhere
+	Builtin SoftwareKind = "builtin" // kv, index, flow
+	Image   SoftwareKind = "image"   // a container image
+	Build   SoftwareKind = "build"   // a container image to be built
+)
+
+// Software is what runs.
+type Software struct {
+	Kind    SoftwareKind `json:"kind"`
+	From    string       `json:"from,omitempty"`    // module, disk, folder, URL, built-in or image; empty for process
+	Run     []string     `json:"run,omitempty"`     // process: program and arguments
+	Build   []string     `json:"build,omitempty"`   // process: command that makes the program when sources are newer
+	Include []string     `json:"include,omitempty"` // process: further files and folders of the bundle
+	Dir     string       `json:"dir,omitempty"`     // absolute folder that relative paths start from
+	Digest  Digest       `json:"digest,omitempty"`  // of the bundle; set by launch
+}
+
+// DataKind says what is lost when an instance starts empty.
+type DataKind string
+
+const (
+	DataNone DataKind = "none" // nothing
+	DataSoft DataKind = "soft" // something that comes back by itself
+	DataHard DataKind = "hard" // something that does not
+)
+
+// Data describes a service's data.
+type Data struct {
+	Kind   DataKind `json:"kind"`
+	Path   string   `json:"path,omitempty"`   // inside the instance's private folder
+	Export string   `json:"export,omitempty"` // request that reads one key: GET /_export/{key}
+	Import string   `json:"import,omitempty"` // request that writes one key: PUT /_import/{key}
+}
+
+// By says at which layer requests are switched.
+type By string
+
+const (
+	ByConnection By = "connection" // transport layer
+	ByRequest    By = "request"    // application layer
+	ByName       By = "name"       // DNS
+)
+
+// Switch says how requests are spread over a service's instances.
+type Switch struct {
+	By     By     `json:"by"`               // never empty after sysfile
+	Policy string `json:"policy,omitempty"` // p2c (default), roundrobin, random, leastconn, …
+	Sticky string `json:"sticky,omitempty"` // none (default), cookie, key, source
+	Model  string `json:"model,omitempty"`  // threads (default), fsm, one
+}
+
+// Scale bounds the number of instances. Zero values mean not said.
+type Scale struct {
+	Min      int           `json:"min,omitempty"`
+	Max      int           `json:"max,omitempty"`
+	Inflight int           `json:"inflight,omitempty"` // requests in flight an instance, the goal
+	Latency  time.Duration `json:"latency,omitempty"`  // the goal
+	CPU      float64       `json:"cpu,omitempty"`      // the goal, 0…1
+}
+
+// Route is a path of the system's web door.
+type Route struct {
+	Host string `json:"host,omitempty"` // empty: any
+	Path string `json:"path"`           // /api/* or /exact
+	Pos  Pos    `json:"pos"`
+}
+
+// Port is a published door.
+type Port struct {
+	Host      string `json:"host,omitempty"` // address to listen on; empty means 127.0.0.1 on a laptop
+	Published int    `json:"published"`      // 0: chosen
+	Target    int    `json:"target"`         // the program's own word; $PORT wins
+	Protocol  string `json:"protocol"`       // tcp, udp
+	Pos       Pos    `json:"pos"`
+}
+
+// Health says when an instance may get requests. All zero: a TCP connection is enough.
+type Health struct {
+	HTTP        string        `json:"http,omitempty"` // path that must answer 2xx or 3xx
+	TCP         bool          `json:"tcp,omitempty"`
+	Command     []string      `json:"command,omitempty"` // must exit 0; ["CMD-SHELL", line] runs a shell
+	Disabled    bool          `json:"disabled,omitempty"`
+	Interval    time.Duration `json:"interval,omitempty"`     // 0 means 2s
+	Timeout     time.Duration `json:"timeout,omitempty"`      // 0 means 2s
+	Retries     int           `json:"retries,omitempty"`      // failures until unhealthy; 0 means 3
+	StartPeriod time.Duration `json:"start_period,omitempty"` // failures do not count; 0 means 0
+}
+
+// Dependency is one entry of depends_on.
+type Dependency struct {
+	Service   ServiceName `json:"service"`
+	Condition string      `json:"condition"` // started, healthy, completed
+	Optional  bool        `json:"optional,omitempty"`
+}
+
+// Placement is deploy.placement.
+type Placement struct {
+	Constraints []Constraint `json:"constraints,omitempty"`
+	Spread      []string     `json:"spread,omitempty"`       // labels to spread over, most important first: site, node.labels.rack
+	MaxPerNode  int          `json:"max_per_node,omitempty"` // 0: no bound
+}
+
+// Constraint is node.labels.disk == ssd, node.id != node-1, node.site == eu, node.role == server.
+type Constraint struct {
+	Attribute string `json:"attribute"`
+	Not       bool   `json:"not,omitempty"`
+	Value     string `json:"value"`
+	Pos       Pos    `json:"pos"`
+}
+
+// Resources are amounts of a machine.
+type Resources struct {
+	Memory int64   `json:"memory,omitempty"` // bytes
+	CPUs   float64 `json:"cpus,omitempty"`
+	Pids   int64   `json:"pids,omitempty"`
+}
+
+// Limits bound one instance. Zero values mean no bound.
+type Limits struct {
+	Resources
+	Fuel        float64       `json:"fuel,omitempty"`    // wasm instructions a call
+	Timeout     time.Duration `json:"timeout,omitempty"` // of a call
+	Output      int64         `json:"output,omitempty"`  // bytes a call
+	Concurrency int           `json:"concurrency,omitempty"`
+	OpenFiles   int64         `json:"open_files,omitempty"` // ulimits.nofile
+}
+
+// Restart is Compose's restart and deploy.restart_policy.
+type Restart struct {
+	Condition string        `json:"condition,omitempty"` // any (default), on-failure, none
+	Delay     time.Duration `json:"delay,omitempty"`     // first back-off; 0 means 100ms
+	Max       int           `json:"max,omitempty"`       // attempts; 0 means no bound
+}
+
+// Stop says how an instance is ended.
+type Stop struct {
+	Signal string        `json:"signal,omitempty"` // SIGTERM by default
+	Grace  time.Duration `json:"grace,omitempty"`  // 0 means 10s
+}
+
+// Update is deploy.update_config.
+type Update struct {
+	Parallelism int           `json:"parallelism,omitempty"` // instances at a time; 0 means 1
+	Delay       time.Duration `json:"delay,omitempty"`
+	Order       string        `json:"order,omitempty"`   // start-first (default for stateless), stop-first
+	Failure     string        `json:"failure,omitempty"` // pause (default), continue, rollback
+	Monitor     time.Duration `json:"monitor,omitempty"`
+}
+
+// Volume is a folder that outlives instances.
+type Volume struct {
+	Type     string `json:"type"`             // volume, bind, tmpfs
+	Source   string `json:"source,omitempty"` // volume's name or host folder
+	Target   string `json:"target"`           // path as the program knows it
+	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// MountedFile is a config or a secret.
+type MountedFile struct {
+	Kind   string `json:"kind"` // config, secret
+	Name   string `json:"name"`
+	From   string `json:"from,omitempty"` // absolute file on the user's machine
+	Env    string `json:"env,omitempty"`  // or an environment variable there
+	Text   string `json:"text,omitempty"` // or the content itself (configs only)
+	Target string `json:"target"`
+	Digest Digest `json:"digest,omitempty"` // set by launch
+}
+
+// Cache bounds an edge cache.
+type Cache struct {
+	Size                 int64         `json:"size,omitempty"` // bytes
+	StaleIfError         time.Duration `json:"stale_if_error,omitempty"`
+	StaleWhileRevalidate time.Duration `json:"stale_while_revalidate,omitempty"`
+}
+
+// NodeGroup is an entry of x-servent.nodes: emulated nodes on one machine, labels on a fleet.
+type NodeGroup struct {
+	Name     string            `json:"name"`
+	Count    int               `json:"count"`
+	Site     Site              `json:"site"` // the group's name by default
+	Capacity Capacity          `json:"capacity"`
+	Links    []LinkSpec        `json:"links,omitempty"` // sorted by To
+	Labels   map[string]string `json:"labels,omitempty"`
+	Price    Price             `json:"price"`
+	Pos      Pos               `json:"pos"`
+}
+
+// Capacity of an emulated node.
+type Capacity struct {
+	Rate    float64 `json:"rate,omitempty"`    // requests a second that one worker serves; 0: not emulated
+	Workers int     `json:"workers,omitempty"` // requests served at once; 0 means 1
+	Pass    float64 `json:"pass,omitempty"`    // requests a second sent onward; 0 means 10 × rate
+}
+
+// LinkSpec is the emulated way to another site.
+type LinkSpec struct {
+	To      Site          `json:"to"`
+	Latency time.Duration `json:"latency,omitempty"` // one way
+	Rate    int64         `json:"rate,omitempty"`    // bits a second; 0: no bound
+}
+
+// Price of a node.
+type Price struct {
+	Amount   float64 `json:"amount,omitempty"`
+	Currency string  `json:"currency,omitempty"`
+	Per      string  `json:"per,omitempty"` // hour, month
+}
+
+// Compare is x-servent.compare as written; package lab gives it meaning.
+type Compare struct {
+	Service  ServiceName       `json:"service,omitempty"`
+	Variants []Variant         `json:"variants,omitempty"`
+	Load     Load              `json:"load"`
+	Goal     map[string]string `json:"goal,omitempty"` // p99: 100ms, errors: 0.1%, survive: 1 node
+	Pos      Pos               `json:"pos"`
+}
+
+// Variant is one path and the values it takes.
+type Variant struct {
+	Path   string   `json:"path"`
+	Values []string `json:"values"`
+}
+
+// Load is the load of a comparison.
+type Load struct {
+	Open    string             `json:"open,omitempty"`   // 50..2000/s
+	Closed  string             `json:"closed,omitempty"` // clients
+	Mix     []MixEntry         `json:"mix,omitempty"`
+	Keys    string             `json:"keys,omitempty"` // zipf 0.99 of 1e5
+	Preload bool               `json:"preload,omitempty"`
+	From    map[string]float64 `json:"from,omitempty"` // site → share, 0…1
+}
+
+// MixEntry is one kind of request and its weight.
+type MixEntry struct {
+	Request string  `json:"request"` // GET /carts/{key}
+	Weight  float64 `json:"weight"`
+}
