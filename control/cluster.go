@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,17 +14,20 @@ import (
 	"servent/system"
 )
 
-// Keys. What is wanted and planned stands in several keys, one a service, so that no value nears the
-// bound and a change names what changed.
+// Keys begin with these. What is wanted and planned stands in several keys, one a service, so that no
+// value nears the bound and a change names what changed.
 const (
-	wantedMeta    = "wanted/system"
-	wantedService = "wanted/service/"
-	planMeta      = "plan/meta"
-	planService   = "plan/service/"
-	seenNode      = "seen/"
-	holderKey     = "data/"
-	eventKey      = "event/"
-	Seat          = "conductor" // the key that the leading conductor holds
+	PrefixWanted = "wanted/"
+	PrefixPlan   = "plan/"
+	PrefixSeen   = "seen/"
+	PrefixData   = "data/" // who holds which data
+	PrefixEvent  = "event/"
+	Seat         = "conductor" // the key that the leading conductor holds
+
+	wantedMeta    = PrefixWanted + "system"
+	wantedService = PrefixWanted + "service/"
+	planMeta      = PrefixPlan + "meta"
+	planService   = PrefixPlan + "service/"
 )
 
 // Cluster gives a store's keys their words.
@@ -76,44 +80,47 @@ func (c Cluster) Read(ctx context.Context) (*View, error) {
 // While the store is unavailable the last view stands; Follow tries again by itself and calls trouble,
 // if not nil, once per outage. Views may be skipped, never reordered.
 func (c Cluster) Follow(ctx context.Context, trouble func(error), each func(*View) error) error {
-	stop := errors.New("stop")
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+	const first, longest = 50 * time.Millisecond, time.Second
+	wait, told := first, false
+	for {
 		var f folder
-		var failed error
+		var failed error // of a view or of each: no outage
+		show := func() error {
+			v, err := f.view()
+			if err == nil {
+				err = each(v)
+			}
+			failed = err
+			return err
+		}
 		err := f.list(ctx, c.Store)
 		if err == nil {
-			show := func() error {
-				v, err := f.view()
-				if err == nil {
-					err = each(v)
+			wait, told = first, false
+			err = show()
+		}
+		if err == nil {
+			err = c.Watch(ctx, "", f.rev+1, func(b Batch) error {
+				if !f.apply(b) {
+					return nil
 				}
-				if failed = err; err != nil {
-					return stop
-				}
-				return nil
-			}
-			if err = show(); err == nil {
-				wait = 50 * time.Millisecond
-				err = c.Watch(ctx, "", f.rev+1, func(b Batch) error {
-					if !f.apply(b) {
-						return nil
-					}
-					return show()
-				})
-			}
+				return show()
+			})
 		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case failed != nil:
 			return failed
-		case trouble != nil && err != nil && wait <= 100*time.Millisecond:
+		case errors.Is(err, ErrCompacted): // fell behind: read again
+		case trouble != nil && !told:
+			told = true
 			trouble(err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(wait):
+			wait = min(2*wait, longest)
 		}
 	}
 }
@@ -124,47 +131,68 @@ type wantedDoc struct {
 	Services []system.ServiceName `json:"services"`
 }
 
-// Want replaces what is wanted, whole, whatever it was before.
+// Want replaces what is wanted, whole, whatever it was before. Of two at once the later one stands.
 func (c Cluster) Want(ctx context.Context, sys *system.System) (Rev, error) {
-	old, _, err := c.Range(ctx, wantedService)
-	if err != nil {
-		return 0, err
-	}
-	doc := wantedDoc{System: *sys}
-	doc.System.Services = nil
-	var txn Txn
-	keep := map[string]bool{}
-	for i := range sys.Services {
-		s := &sys.Services[i]
-		doc.Services = append(doc.Services, s.Name)
-		keep[wantedService+string(s.Name)] = true
-		txn.put(wantedService+string(s.Name), s, old)
-	}
-	for _, kv := range old {
-		if !keep[kv.Key] {
-			txn.Ops = append(txn.Ops, Op{Key: kv.Key, Delete: true})
+	for {
+		old, _, err := c.Range(ctx, PrefixWanted)
+		if err != nil {
+			return 0, fmt.Errorf("say what is wanted: %w", err)
+		}
+		doc := wantedDoc{System: *sys}
+		doc.System.Services = nil
+		txn := Txn{Conds: []Cond{standsAs(wantedMeta, old)}}
+		keep := map[string]bool{wantedMeta: true}
+		for i := range sys.Services {
+			s := &sys.Services[i]
+			doc.Services = append(doc.Services, s.Name)
+			keep[wantedService+string(s.Name)] = true
+			txn.put(wantedService+string(s.Name), s, old)
+		}
+		for _, kv := range old {
+			if !keep[kv.Key] {
+				txn.Ops = append(txn.Ops, Op{Key: kv.Key, Delete: true})
+			}
+		}
+		txn.put(wantedMeta, doc, nil)
+		rev, ok, err := c.Commit(ctx, txn)
+		if err != nil {
+			return 0, fmt.Errorf("say what is wanted: %w", err)
+		}
+		if ok {
+			return rev, nil
 		}
 	}
-	txn.put(wantedMeta, doc, nil)
-	rev, _, err := c.Commit(ctx, txn)
-	if err != nil {
-		return 0, fmt.Errorf("say what is wanted: %w", err)
-	}
-	return rev, nil
 }
 
 // Unwant removes what is wanted: everything stops. Data and their holders stay.
 func (c Cluster) Unwant(ctx context.Context) error {
-	kvs, _, err := c.Range(ctx, "wanted/")
-	if err != nil {
-		return err
+	for {
+		old, _, err := c.Range(ctx, PrefixWanted)
+		if err != nil {
+			return fmt.Errorf("want nothing: %w", err)
+		}
+		txn := Txn{Conds: []Cond{standsAs(wantedMeta, old)}}
+		for _, kv := range old {
+			txn.Ops = append(txn.Ops, Op{Key: kv.Key, Delete: true})
+		}
+		_, ok, err := c.Commit(ctx, txn)
+		if err != nil {
+			return fmt.Errorf("want nothing: %w", err)
+		}
+		if ok {
+			return nil
+		}
 	}
-	var txn Txn
+}
+
+// standsAs holds while the key stands as it does in kvs.
+func standsAs(key string, kvs []KV) Cond {
 	for _, kv := range kvs {
-		txn.Ops = append(txn.Ops, Op{Key: kv.Key, Delete: true})
+		if kv.Key == key {
+			return Cond{Key: key, Modified: kv.Modified}
+		}
 	}
-	_, _, err = c.Commit(ctx, txn)
-	return err
+	return Cond{Key: key}
 }
 
 type planDoc struct {
@@ -172,10 +200,12 @@ type planDoc struct {
 	Services []system.ServiceName `json:"services"`
 }
 
-// WritePlan replaces the plan and adds holders and events, all in one transaction under the fence. It
-// returns false when the fence is no longer the leader's. old is the plan that stands.
+// WritePlan replaces the plan and adds holders and events, all under the fence. It returns false when the
+// fence is no longer the leader's. old is the plan that stands: the last that this leader wrote, else one
+// read after it won. All is one transaction while that is within a store's bounds; if not, holders go
+// before the plan, so that no data is ever without its word, and events after it.
 func (c Cluster) WritePlan(ctx context.Context, f Fence, old, next *system.Plan, holders []system.Holder, events []system.Event) (bool, error) {
-	txn := Txn{Conds: []Cond{f.Cond()}}
+	var before, plan, after Txn
 	doc := planDoc{Plan: *next}
 	doc.Plan.Services = nil
 	for i := range next.Services {
@@ -186,49 +216,69 @@ func (c Cluster) WritePlan(ctx context.Context, f Fence, old, next *system.Plan,
 				continue
 			}
 		}
-		txn.put(planService+string(d.Service.Name), d, nil)
+		plan.put(planService+string(d.Service.Name), d, nil)
 	}
 	if old != nil {
 		for _, d := range old.Services {
 			if !slices.Contains(doc.Services, d.Service.Name) {
-				txn.Ops = append(txn.Ops, Op{Key: planService + string(d.Service.Name), Delete: true})
+				plan.Ops = append(plan.Ops, Op{Key: planService + string(d.Service.Name), Delete: true})
 			}
 		}
 	}
 	if old == nil || !same(old, next) {
-		txn.put(planMeta, doc, nil)
+		plan.put(planMeta, doc, nil)
 	}
 	for _, h := range holders {
-		txn.put(holderKey+string(h.Instance), h, nil)
+		before.put(PrefixData+string(h.Instance), h, nil)
 	}
 	for i, e := range events {
-		txn.put(fmt.Sprintf("%s%020d-%03d", eventKey, e.Time.UnixNano(), i), e, nil)
+		after.put(fmt.Sprintf("%s%020d-%03d", PrefixEvent, e.Time.UnixNano(), i), e, nil)
 	}
-	if len(txn.Ops) == 0 {
-		return true, nil
+	for _, ops := range parts(before.Ops, plan.Ops, after.Ops) {
+		if _, ok, err := c.Commit(ctx, Txn{Conds: []Cond{f.Cond()}, Ops: ops}); err != nil {
+			return false, fmt.Errorf("write plan %d: %w", next.Generation, err)
+		} else if !ok {
+			return false, nil
+		}
 	}
-	_, ok, err := c.Commit(ctx, txn)
-	if err != nil {
-		return false, fmt.Errorf("write plan %d: %w", next.Generation, err)
-	}
-	return ok, nil
+	return true, nil
 }
 
-// TrimEvents deletes all but the newest keep events.
-func (c Cluster) TrimEvents(ctx context.Context, f Fence, keep int) error {
-	kvs, _, err := c.Range(ctx, eventKey)
-	if err != nil {
-		return err
+// parts are the operations of each transaction: one if all fit, else before and after in as many as it
+// takes and plan in one. A plan is never split: no node may see half of one.
+func parts(before, plan, after []Op) [][]Op {
+	all := slices.Concat(before, plan, after)
+	switch {
+	case len(all) == 0:
+		return nil
+	case Txn{Ops: all}.Check() == nil:
+		return [][]Op{all}
 	}
-	for extra := len(kvs) - keep; extra > 0; {
+	const few = MaxTxn / MaxValue / 2 // so many operations are never too large
+	out := slices.Collect(slices.Chunk(before, few))
+	if len(plan) > 0 {
+		out = append(out, plan)
+	}
+	return slices.AppendSeq(out, slices.Chunk(after, few))
+}
+
+// TrimEvents deletes all but the newest keep events, unless the fence is no longer the leader's.
+func (c Cluster) TrimEvents(ctx context.Context, f Fence, keep int) error {
+	kvs, _, err := c.Range(ctx, PrefixEvent)
+	if err != nil {
+		return fmt.Errorf("trim events: %w", err)
+	}
+	old := kvs[:max(0, len(kvs)-keep)]
+	for some := range slices.Chunk(old, MaxOps) {
 		txn := Txn{Conds: []Cond{f.Cond()}}
-		for _, kv := range kvs[:min(extra, MaxOps)] {
+		for _, kv := range some {
 			txn.Ops = append(txn.Ops, Op{Key: kv.Key, Delete: true})
 		}
-		if _, _, err := c.Commit(ctx, txn); err != nil {
-			return err
+		if _, ok, err := c.Commit(ctx, txn); err != nil {
+			return fmt.Errorf("trim events: %w", err)
+		} else if !ok {
+			return nil
 		}
-		kvs, extra = kvs[len(txn.Ops):], extra-len(txn.Ops)
 	}
 	return nil
 }
@@ -236,7 +286,7 @@ func (c Cluster) TrimEvents(ctx context.Context, f Fence, keep int) error {
 // Report says what a node sees of itself, under its lease.
 func (c Cluster) Report(ctx context.Context, seen *system.Seen, lease LeaseID) error {
 	txn := Txn{}
-	txn.put(seenNode+string(seen.Node), seen, nil)
+	txn.put(PrefixSeen+string(seen.Node), seen, nil)
 	txn.Ops[0].Lease = lease
 	_, _, err := c.Commit(ctx, txn)
 	return err
@@ -244,24 +294,24 @@ func (c Cluster) Report(ctx context.Context, seen *system.Seen, lease LeaseID) e
 
 // Bury deletes a node's report: it is known to be dead before its lease has ended.
 func (c Cluster) Bury(ctx context.Context, f Fence, node system.NodeID) error {
-	_, _, err := c.Commit(ctx, Txn{Conds: []Cond{f.Cond()}, Ops: []Op{{Key: seenNode + string(node), Delete: true}}})
+	_, _, err := c.Commit(ctx, Txn{Conds: []Cond{f.Cond()}, Ops: []Op{{Key: PrefixSeen + string(node), Delete: true}}})
 	return err
 }
 
 // Forget removes the word that a node holds an instance's data.
 func (c Cluster) Forget(ctx context.Context, id system.InstanceID) error {
-	_, _, err := c.Commit(ctx, Txn{Ops: []Op{{Key: holderKey + string(id), Delete: true}}})
+	_, _, err := c.Commit(ctx, Txn{Ops: []Op{{Key: PrefixData + string(id), Delete: true}}})
 	return err
 }
 
 // SeenKey is the key of a node's report; a store's server lets the node write no other.
-func SeenKey(node system.NodeID) string { return seenNode + string(node) }
+func SeenKey(node system.NodeID) string { return PrefixSeen + string(node) }
 
 // put adds a value to a transaction unless it stands so in old.
 func (t *Txn) put(key string, v any, old []KV) {
 	b := encode(v)
 	for _, kv := range old {
-		if kv.Key == key && string(kv.Value) == string(b) {
+		if kv.Key == key && bytes.Equal(kv.Value, b) {
 			return
 		}
 	}
@@ -276,7 +326,7 @@ func encode(v any) []byte {
 	return b
 }
 
-func same(a, b any) bool { return string(encode(a)) == string(encode(b)) }
+func same(a, b any) bool { return bytes.Equal(encode(a), encode(b)) }
 
 // folder folds batches into a view, decoding each value once.
 type folder struct {
@@ -292,10 +342,11 @@ type folder struct {
 	err     error
 }
 
+// list fills the folder with what stands now.
 func (f *folder) list(ctx context.Context, s Store) error {
 	kvs, rev, err := s.Range(ctx, "")
 	if err != nil {
-		return err
+		return fmt.Errorf("read the cluster: %w", err)
 	}
 	*f = folder{want: map[system.ServiceName]system.Service{}, deploy: map[system.ServiceName]system.Deployment{},
 		seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{}}
@@ -330,11 +381,11 @@ func (f *folder) change(c Change) bool {
 		err = fold(f.want, system.ServiceName(name), c)
 	} else if name, ok := under(planService); ok {
 		err = fold(f.deploy, system.ServiceName(name), c)
-	} else if name, ok := under(seenNode); ok {
+	} else if name, ok := under(PrefixSeen); ok {
 		err = fold(f.seen, name, c)
-	} else if name, ok := under(holderKey); ok {
+	} else if name, ok := under(PrefixData); ok {
 		err = fold(f.holders, name, c)
-	} else if name, ok := under(eventKey); ok {
+	} else if name, ok := under(PrefixEvent); ok {
 		err = fold(f.events, name, c)
 	} else {
 		return false

@@ -7,7 +7,9 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
 // Rev orders all changes of a store. It grows by at least one with each; 0 is before the first.
@@ -18,8 +20,10 @@ type LeaseID int64
 
 // Bounds of what a store takes.
 const (
+	MaxKey   = 512      // bytes of one key
 	MaxValue = 64 << 10 // bytes of one value
-	MaxOps   = 128      // puts and deletes of one transaction
+	MaxOps   = 128      // puts and deletes of one transaction, and as many conditions
+	MaxTxn   = 1 << 20  // bytes of all keys and values of one transaction
 	MinTTL   = 2 * time.Second
 )
 
@@ -61,10 +65,57 @@ type Op struct {
 	Delete bool    `json:"delete,omitempty"`
 }
 
-// Txn makes all Ops at one revision if all Conds hold, else none. No key stands twice in Ops.
+// Txn makes all Ops at one revision if all Conds hold, else none. No key stands twice in Ops. Deleting
+// what does not exist is no change, and a transaction without a change makes no revision.
 type Txn struct {
 	Conds []Cond `json:"conds,omitempty"`
 	Ops   []Op   `json:"ops,omitempty"`
+}
+
+// Check says whether a store may take the transaction: [ErrTooLarge] when it is beyond the bounds,
+// another error when it makes no sense. Every store calls it first.
+func (t Txn) Check() error {
+	if len(t.Ops) > MaxOps || len(t.Conds) > MaxOps {
+		return fmt.Errorf("%w: %d operations and %d conditions, at most %d of each", ErrTooLarge, len(t.Ops), len(t.Conds), MaxOps)
+	}
+	for _, c := range t.Conds {
+		if err := checkKey(c.Key); err != nil {
+			return err
+		}
+		if c.Modified < 0 || c.Created < 0 {
+			return fmt.Errorf("condition on %s: want a revision, have %d", c.Key, min(c.Modified, c.Created))
+		}
+	}
+	size, seen := 0, make(map[string]bool, len(t.Ops))
+	for _, op := range t.Ops {
+		if err := checkKey(op.Key); err != nil {
+			return err
+		}
+		switch {
+		case seen[op.Key]:
+			return fmt.Errorf("key %s stands twice in one transaction", op.Key)
+		case op.Delete && (len(op.Value) > 0 || op.Lease != 0):
+			return fmt.Errorf("delete of %s has a value or a lease", op.Key)
+		case len(op.Value) > MaxValue:
+			return fmt.Errorf("%w: %s has %d bytes, at most %d", ErrTooLarge, op.Key, len(op.Value), MaxValue)
+		}
+		seen[op.Key] = true
+		size += len(op.Key) + len(op.Value)
+	}
+	if size > MaxTxn {
+		return fmt.Errorf("%w: a transaction of %d bytes, at most %d", ErrTooLarge, size, MaxTxn)
+	}
+	return nil
+}
+
+func checkKey(key string) error {
+	switch {
+	case key == "" || !utf8.ValidString(key):
+		return fmt.Errorf("key %q: want text", key)
+	case len(key) > MaxKey:
+		return fmt.Errorf("%w: a key of %d bytes, at most %d", ErrTooLarge, len(key), MaxKey)
+	}
+	return nil
 }
 
 // Change is one key's change as a watcher sees it.
@@ -80,7 +131,8 @@ type Batch struct {
 	Changes []Change `json:"changes,omitempty"`
 }
 
-// Store is strict-serialisable. All calls may block until ctx ends; errors wrap those above.
+// Store is strict-serialisable. All calls may block until ctx ends; a call that no server answers gives
+// up after some seconds with [ErrUnavailable]. Errors wrap those above.
 type Store interface {
 	// Range returns the keys with the prefix, sorted, and the revision at which they stood so.
 	Range(ctx context.Context, prefix string) ([]KV, Rev, error)
@@ -89,12 +141,23 @@ type Store interface {
 	Commit(ctx context.Context, txn Txn) (Rev, bool, error)
 	// Watch calls each for every revision ≥ from that changes a key with the prefix, in order, each
 	// revision once and whole, until ctx ends (it returns nil then), each fails (that error) or the
-	// store does ([ErrCompacted], [ErrUnavailable]). from 0 means from now on.
+	// store does ([ErrCompacted], [ErrUnavailable]). from 0 means from now on: each is called at once
+	// with an empty batch of the present revision. A short outage is bridged: the watch goes on at
+	// the revision after the last one it gave.
 	Watch(ctx context.Context, prefix string, from Rev, each func(Batch) error) error
-	// Grant makes a lease that ends ttl after its last renewal; ttl is at least MinTTL.
+	// Grant makes a lease that ends ttl after its last renewal; a store may round ttl up to whole
+	// seconds and end the lease up to two seconds late, never early. ttl is at least MinTTL.
 	Grant(ctx context.Context, ttl time.Duration) (LeaseID, error)
 	// Renew begins the lease's time anew. A lease that has ended gives [ErrLeaseLost].
 	Renew(ctx context.Context, id LeaseID) error
 	// Revoke ends a lease and deletes its keys. Revoking an ended lease is no error.
 	Revoke(ctx context.Context, id LeaseID) error
+}
+
+// CheckTTL says whether a store may grant a lease of ttl.
+func CheckTTL(ttl time.Duration) error {
+	if ttl < MinTTL {
+		return fmt.Errorf("lease of %v: want at least %v", ttl, MinTTL)
+	}
+	return nil
 }

@@ -20,8 +20,9 @@ func (f Fence) Cond() Cond { return Cond{Key: f.Key, Created: f.Rev} }
 var errFree = errors.New("the seat is free")
 
 // Campaign blocks until the caller leads: until no one else holds key, and it wrote value there under
-// lease. It returns ctx's error when ctx ends first, and [ErrLeaseLost] when the lease does.
-// One who wins and whose answer is lost finds itself in the seat at the next try.
+// lease. It returns ctx's error when ctx ends first, [ErrLeaseLost] when the lease does, and
+// [ErrUnavailable] when the store does not answer: then campaign again with the same lease, for one
+// who won and whose answer was lost finds itself in the seat.
 func Campaign(ctx context.Context, s Store, key, value string, lease LeaseID) (Fence, error) {
 	for {
 		if err := s.Renew(ctx, lease); err != nil {
@@ -79,7 +80,7 @@ func awaitFree(ctx context.Context, s Store, key string, rev Rev, lease LeaseID)
 	cancel(nil)
 	<-kept
 	switch {
-	case errors.Is(err, errFree):
+	case errors.Is(err, errFree), errors.Is(err, ErrCompacted): // look again
 		return nil
 	case err != nil:
 		return err

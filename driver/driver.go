@@ -1,7 +1,7 @@
 // Package driver is the contract for all that runs a user's software, and the one supervisor above it:
 // health, restart with back-off, log ring, limits, states. A driver knows one engine (processes,
 // handlers inside this process, later functions, containers, machines) and nothing of plans or nodes.
-// Start at [Driver]; [Supervisor] turns its instances into states.
+// Start at [Driver]; [Supervisor] turns its instances into states, [Log] keeps what they say.
 package driver
 
 import (
@@ -9,13 +9,19 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"servent/system"
 )
 
-// ErrUnsupported: this driver cannot do that.
-var ErrUnsupported = errors.New("not supported by this driver")
+var (
+	// ErrUnsupported: this driver cannot do that.
+	ErrUnsupported = errors.New("not supported by this driver")
+	// ErrArtifact: the software can never start here as it is: no executable, an empty folder, a bad
+	// URL. The supervisor does not try again.
+	ErrArtifact = errors.New("bad artifact")
+)
 
 // Driver is one engine.
 type Driver interface {
@@ -73,11 +79,12 @@ type Spec struct {
 	Dir      string // private writable folder: working folder; TMPDIR and SERVENT_DATA lie below
 	Limits   system.Limits
 	Stop     system.Stop
-	Stdout   io.Writer
+	Stdout   io.Writer // nil discards
 	Stderr   io.Writer
 }
 
-// Instance is one running copy.
+// Instance is one running copy. An instance that is an operating system process also has a method
+// Pid() int.
 type Instance interface {
 	ID() string // the engine's own: a process ID, …
 	Endpoint() Endpoint
@@ -85,8 +92,15 @@ type Instance interface {
 	Wait() <-chan Exit // receives once, when all of the instance has ended
 	// Stop asks politely, waits grace at the most, then kills. It returns when nothing is left.
 	Stop(ctx context.Context, grace time.Duration) error
-	// Exec runs a command as the instance's program would see it, for health checks.
+	// Exec runs a command as the instance's program would see it, for health checks. The error of a
+	// command that ran and failed ends in the last line that it wrote.
 	Exec(ctx context.Context, args []string) error
+}
+
+// Checker is an instance that knows better than a TCP connection whether it is well. It is asked when
+// the user's file declares no check of its own.
+type Checker interface {
+	Check(ctx context.Context) error
 }
 
 // Endpoint is where an instance answers: at an address, or by a handler inside this process.
@@ -100,6 +114,7 @@ type Stats struct {
 	CPU    time.Duration `json:"cpu"`
 	Memory int64         `json:"memory"` // bytes resident
 	Pids   int           `json:"pids"`
+	Calls  int64         `json:"calls,omitempty"` // that its handler answered
 }
 
 // Exit says how an instance ended.
@@ -108,4 +123,21 @@ type Exit struct {
 	Signal string // killed, terminated, …
 	OOM    bool
 	Err    error // the engine's own trouble
+}
+
+// OK says that the instance ended with success.
+func (e Exit) OK() bool { return e.Code == 0 && e.Signal == "" && !e.OOM && e.Err == nil }
+
+// String is "exit 1", "signal killed", "out of memory".
+func (e Exit) String() string {
+	switch {
+	case e.Err != nil:
+		return e.Err.Error()
+	case e.OOM:
+		return "out of memory"
+	case e.Signal != "":
+		return "signal " + e.Signal
+	default:
+		return "exit " + strconv.Itoa(e.Code)
+	}
 }

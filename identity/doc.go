@@ -1,6 +1,7 @@
 // Package identity says who a node is: the cluster's certificate authority, a certificate with a SPIFFE
-// name per node, and the keeper that renews it. It opens no socket and writes no file by itself.
-// Names follow https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md.
+// name per node, and the keeper that holds the current one. It opens no socket and writes no file by itself.
+// Names follow https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md, certificates
+// https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md.
 // Start at [Authority] and [Keeper].
 package identity
 
@@ -36,16 +37,49 @@ func (id ID) URI() *url.URL {
 
 func (id ID) String() string { return id.URI().String() }
 
-// Parse reads a SPIFFE name of ours. It refuses anything that [ID.URI] does not write.
-func Parse(u *url.URL) (ID, error) {
-	role, node, ok := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
-	id := ID{Cluster: u.Host, Role: Role(role), Node: system.NodeID(node)}
+// Check says what is wrong with a name that was not made by [Parse].
+func (id ID) Check() error {
 	switch id.Role {
 	case Server, Node, Edge, Operator:
 	default:
-		ok = false
+		return fmt.Errorf("role %q: want server, node, edge or operator", id.Role)
 	}
-	if !ok || u.Scheme != "spiffe" || id.Cluster == "" || node == "" || strings.Contains(node, "/") || u.String() != id.String() {
+	if err := checkCluster(id.Cluster); err != nil {
+		return err
+	}
+	// SPIFFE-ID §2.2: letters, digits, dots, dashes and underscores; no relative segments.
+	if node := string(id.Node); !spelled(node, lower+digits+upper+"._-") || node == "." || node == ".." {
+		return fmt.Errorf("node %q: want 1 to 255 letters, digits, dots, dashes or underscores", node)
+	}
+	return nil
+}
+
+const (
+	lower  = "abcdefghijklmnopqrstuvwxyz"
+	upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits = "0123456789"
+)
+
+// checkCluster follows SPIFFE-ID §2.1: a trust domain has no upper case.
+func checkCluster(name string) error {
+	if !spelled(name, lower+digits+"._-") {
+		return fmt.Errorf("cluster %q: want 1 to 255 lower-case letters, digits, dots, dashes or underscores", name)
+	}
+	return nil
+}
+
+func spelled(s, with string) bool {
+	return s != "" && len(s) <= 255 && strings.Trim(s, with) == ""
+}
+
+// Parse reads a SPIFFE name of ours. It refuses anything that [ID.URI] does not write.
+func Parse(u *url.URL) (ID, error) {
+	role, node, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	id := ID{Cluster: u.Host, Role: Role(role), Node: system.NodeID(node)}
+	if err := id.Check(); err != nil {
+		return ID{}, fmt.Errorf("name %q: %w", u, err)
+	}
+	if u.String() != id.String() {
 		return ID{}, fmt.Errorf("name %q: want spiffe://CLUSTER/ROLE/NODE", u)
 	}
 	return id, nil

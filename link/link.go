@@ -46,10 +46,12 @@ type Conn interface {
 // Link joins a node to the others.
 type Link interface {
 	Self() identity.ID
-	// Dial opens a connection to a node. Errors wrap [ErrUnknownNode], [ErrRefused] or ctx's.
+	// Dial opens a connection to a node. Errors wrap [ErrUnknownNode], [ErrRefused] or ctx's. Bound it
+	// by ctx: a way that is cut gives no answer.
 	Dial(ctx context.Context, to system.NodeID, proto Proto) (Conn, error)
 	// Accept returns the listener of the connections that other nodes open for proto. Each is a [Conn].
-	// It is called once per proto, before the link serves; a proto without a listener is refused.
+	// A proto without a listener is refused, and so are connections that nobody takes while 512 wait.
+	// It panics when proto has a listener that is not closed.
 	Accept(proto Proto) net.Listener
 }
 

@@ -1,11 +1,13 @@
 // Package route says who may answer a request: immutable tables, pickers among equals, locators by key.
 // It never dials, sleeps or reads a clock; a table is built from a plan and what is seen, and swapped
-// whole. Start at [Table] and [Build].
+// whole. Start at [Table] and [Build]; [Choose] is what a switch asks of a table, [Loads] what it knows.
 package route
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"servent/system"
@@ -19,7 +21,8 @@ type Table struct {
 	Self       system.NodeID
 	Generation int64 // of the plan that it was built from
 	Services   map[system.ServiceName]*Service
-	Web        []Web // the most specific first: host before none, longer path before shorter
+	Web        []Web           // the most specific first: host before none, exact before prefix, longer before shorter
+	Nodes      []system.NodeID // alive: those that are seen, and Self; sorted
 }
 
 // Service is one service as a node's doors see it.
@@ -27,7 +30,7 @@ type Service struct {
 	Name      system.ServiceName
 	Door      int // offset of its door
 	Switch    system.Switch
-	Instances []Instance // that may get requests now, sorted by ID
+	Instances []Instance // that may get requests now, sorted by ordinal
 	Coming    bool       // one is planned that is not ready yet: a request may wait for it
 	Why       string     // when Instances is empty: why, in words
 	Locator   Locator    // set when a key decides, else nil
@@ -45,10 +48,76 @@ type Instance struct {
 
 // Web is one path of the system's web door.
 type Web struct {
-	Host    string // empty: any
+	Host    string // empty: any; *.example.org: any name below; lower case
 	Path    string // without the star
 	Prefix  bool   // the path ended in *
 	Service system.ServiceName
+}
+
+// Alive says whether a node is seen. An instance on a node that is not is lost: what was asked of it
+// will not be answered.
+func (t *Table) Alive(node system.NodeID) bool {
+	_, ok := slices.BinarySearch(t.Nodes, node)
+	return ok
+}
+
+// Instance returns an instance that may get requests now. When there is none, its ID is still set.
+func (t *Table) Instance(id system.InstanceID) (Instance, bool) {
+	if name, _, err := id.Split(); err == nil && t.Services[name] != nil {
+		for _, in := range t.Services[name].Instances {
+			if in.ID == id {
+				return in, true
+			}
+		}
+	}
+	return Instance{ID: id}, false
+}
+
+// Next returns the instance that follows one in the ring of its service's ready instances; see [Next].
+// When there is none, the ID of the one that asked is still set.
+func (t *Table) Next(of system.InstanceID) (Instance, bool) {
+	if name, _, err := of.Split(); err == nil && t.Services[name] != nil {
+		if in, ok := Next(t.Services[name].Instances, of); ok {
+			return in, true
+		}
+	}
+	return Instance{ID: of}, false
+}
+
+// Next returns the instance with the next higher ordinal, or the lowest after the highest: itself when
+// it is the only one. The instance that asks need not be among them.
+func Next(among []Instance, of system.InstanceID) (Instance, bool) {
+	if len(among) == 0 {
+		return Instance{}, false
+	}
+	self, next, first := ordinal(of), -1, 0
+	for i, in := range among {
+		n := ordinal(in.ID)
+		if n < ordinal(among[first].ID) {
+			first = i
+		}
+		if n > self && (next < 0 || n < ordinal(among[next].ID)) {
+			next = i
+		}
+	}
+	if next < 0 {
+		next = first
+	}
+	return among[next], true
+}
+
+// ordinal is the instance's number in its service, 0 for a name that has none.
+func ordinal(id system.InstanceID) int {
+	_, n, err := id.Split()
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// byOrdinal orders api/2 before api/10.
+func byOrdinal(a, b system.InstanceID) int {
+	return cmp.Or(cmp.Compare(ordinal(a), ordinal(b)), cmp.Compare(a, b))
 }
 
 // Key is what a key template found in a request.
@@ -74,7 +143,8 @@ type Load struct {
 	Suspect  bool          // refused or broke lately: only when no other is left
 }
 
-// Picker chooses among equals. It keeps no state that outlives a table; load tells it what it must know.
+// Picker chooses among equals. It keeps no state that a new table would make wrong; load tells it what
+// it must know. It may be called from many goroutines.
 type Picker interface {
 	// Pick returns an index into among, which is never empty. rnd is uniform.
 	Pick(now time.Time, rnd uint64, among []Instance, load func(system.InstanceID) Load) int

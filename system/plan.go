@@ -123,7 +123,6 @@ type InstanceSeen struct {
 	Endpoint string     `json:"endpoint,omitempty"` // host:port on its node, or "inside"
 	Pid      int        `json:"pid,omitempty"`
 	Restarts int        `json:"restarts"`
-	Asked    int        `json:"asked"`          // Assignment.Restarts that it has obeyed
 	Exit     string     `json:"exit,omitempty"` // of the last end: "exit 1", "signal killed", …
 	Why      string     `json:"why,omitempty"`  // of a state that is not ready, in words
 }

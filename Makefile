@@ -1,0 +1,47 @@
+# make help lists the targets. Nothing here is needed to use Servent: `go run ./cmd/servent` does.
+TOOL  = go tool -modfile=tools.mod
+PKGS  = ./...
+FUZZTIME ?= 30s
+
+.PHONY: help build check test long golden bench-idle bench-emulation bench-switch clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/servent
+	go build -trimpath -o bin/servent ./cmd/servent
+
+check: ## formatting, vet, staticcheck, dead code, and that macOS and Windows build
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt'; exit 1; }
+	go vet $(PKGS)
+	GOOS=darwin go vet $(PKGS)
+	GOOS=windows go vet $(PKGS)
+	GOOS=darwin go build -o /dev/null ./cmd/servent
+	GOOS=windows go build -o /dev/null ./cmd/servent
+	$(TOOL) staticcheck $(PKGS)
+	@dead="$$($(TOOL) deadcode -test $(PKGS))"; test -z "$$dead" || { echo "$$dead"; echo 'delete what nothing reaches'; exit 1; }
+
+test: ## the tests, as the README has them
+	go test $(PKGS)
+
+race: ## the tests under the race detector
+	go test -race -short $(PKGS)
+
+long: ## what takes longer: race detector, every fuzz test for FUZZTIME
+	go test -race $(PKGS)
+	@go list $(PKGS) | while read p; do \
+		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+		done; done
+
+golden: ## rewrite golden files; read their diff before you commit
+	go test ./system/sysfile -update
+
+bench-idle: build ## memory of idle nodes → bench/idle.md
+	bench/idle.sh bin/servent > bench/idle.md.new && mv bench/idle.md.new bench/idle.md && cat bench/idle.md
+
+bench-emulation: build ## throughput of 1…16 emulated nodes → bench/emulation.md
+	go run ./bench/emulation bin/servent > bench/emulation.md.new && mv bench/emulation.md.new bench/emulation.md && cat bench/emulation.md
+
+clean: ## remove what was built
+	rm -rf bin dist

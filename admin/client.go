@@ -1,0 +1,170 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"servent/placement"
+	"servent/system"
+)
+
+// ErrNotRunning: nobody answers at the door.
+var ErrNotRunning = errors.New("nothing runs here")
+
+// Client speaks to a [Door].
+type Client struct {
+	base string
+	http *http.Client
+	auth string
+}
+
+// Dial makes a client of a door on a unix socket (socket not empty) or on a loopback port with a token.
+func Dial(socket, url, token string) *Client {
+	if socket == "" {
+		return &Client{base: strings.TrimSuffix(url, "/"), http: &http.Client{}, auth: "Bearer " + token}
+	}
+	return &Client{base: "http://localhost", http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// State returns the system as it is.
+func (c *Client) State(ctx context.Context) (s State, err error) {
+	return s, c.do(ctx, http.MethodGet, "/v1/state", nil, &s)
+}
+
+// Watch calls each at every change until it fails or ctx ends.
+func (c *Client) Watch(ctx context.Context, each func(State) error) error {
+	return lines(ctx, c, "/v1/watch", each)
+}
+
+// Want makes a system what is wanted.
+func (c *Client) Want(ctx context.Context, sys *system.System) error {
+	return c.do(ctx, http.MethodPut, "/v1/wanted", sys, nil)
+}
+
+// Stop ends the system; with volumes also its data.
+func (c *Client) Stop(ctx context.Context, volumes bool) error {
+	return c.do(ctx, http.MethodDelete, "/v1/wanted?volumes="+strconv.FormatBool(volumes), nil, nil)
+}
+
+// Scale sets numbers of instances.
+func (c *Client) Scale(ctx context.Context, counts map[system.ServiceName]int) error {
+	return c.do(ctx, http.MethodPost, "/v1/scale", counts, nil)
+}
+
+// Restart restarts a service, without a failed request, or a node.
+func (c *Client) Restart(ctx context.Context, what string) error {
+	return c.do(ctx, http.MethodPost, "/v1/restart?what="+url.QueryEscape(what), nil, nil)
+}
+
+// Plan says what would change if the system were wanted.
+func (c *Client) Plan(ctx context.Context, sys *system.System) (ls []placement.Line, err error) {
+	return ls, c.do(ctx, http.MethodPost, "/v1/plan", sys, &ls)
+}
+
+// Explain says why things are where they are.
+func (c *Client) Explain(ctx context.Context, what string) (e Explanation, err error) {
+	return e, c.do(ctx, http.MethodGet, "/v1/explain?what="+url.QueryEscape(what), nil, &e)
+}
+
+// Events calls each with what happened, oldest first.
+func (c *Client) Events(ctx context.Context, follow bool, each func(system.Event) error) error {
+	return lines(ctx, c, "/v1/events?follow="+strconv.FormatBool(follow), each)
+}
+
+// Logs calls each with the lines that programs wrote.
+func (c *Client) Logs(ctx context.Context, q LogQuery, each func(LogLine) error) error {
+	return lines(ctx, c, fmt.Sprintf("/v1/logs?of=%s&tail=%d&follow=%t", url.QueryEscape(q.Of), q.Tail, q.Follow), each)
+}
+
+// Meter returns what the nodes counted.
+func (c *Client) Meter(ctx context.Context) (m []NodeMeter, err error) {
+	return m, c.do(ctx, http.MethodGet, "/v1/meter", nil, &m)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
+	}
+	return nil
+}
+
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, err
+	}
+	if c.auth != "" {
+		req.Header.Set("Authorization", c.auth)
+	}
+	resp, err := c.http.Do(req)
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return nil, fmt.Errorf("%w: %w", ErrNotRunning, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var f Failure
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&f); err != nil || f.Error == "" {
+		return nil, fmt.Errorf("%s %s: %s", method, path, resp.Status)
+	}
+	err = errors.New(f.Error)
+	if f.Next != "" {
+		err = &system.Hint{Err: err, Next: f.Next}
+	}
+	return nil, err
+}
+
+// lines reads an answer of one JSON document a line.
+func lines[T any](ctx context.Context, c *Client, path string, each func(T) error) error {
+	resp, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(resp.Body)
+	for {
+		var v T
+		switch err := dec.Decode(&v); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if err := each(v); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package admin
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	"servent/control"
+	"servent/placement"
+	"servent/system"
+)
+
+// Explanation says why something is where it is.
+type Explanation struct {
+	What    string             `json:"what"`    // as asked: a service, an instance or a node
+	Choices []placement.Choice `json:"choices"` // one an instance
+}
+
+// input is what the conductor decides from, as this door sees it.
+func input(v *control.View) placement.Input {
+	return placement.Input{System: v.Wanted, Plan: v.Plan, Nodes: v.Seen, Holders: v.Holders, Now: time.Now()}
+}
+
+func (d *Door) explain(w http.ResponseWriter, r *http.Request) {
+	what := r.URL.Query().Get("what")
+	v, _ := d.View() // the last one explains as well
+	e := explanation(v, what)
+	if len(e.Choices) == 0 && !slices.ContainsFunc(v.Seen, func(s system.Seen) bool { return string(s.Node) == what }) {
+		fail(w, http.StatusNotFound, unknownLog(v.Wanted, what))
+		return
+	}
+	answer(w, e)
+}
+
+func explanation(v *control.View, what string) Explanation {
+	e := Explanation{What: what, Choices: []placement.Choice{}}
+	if v.Wanted == nil {
+		return e
+	}
+	for _, s := range v.Wanted.Services {
+		for _, c := range placement.Explain(input(v), s.Name) {
+			if what == string(s.Name) || what == string(c.Instance) || what == string(c.Node) {
+				e.Choices = append(e.Choices, c)
+			}
+		}
+	}
+	return e
+}
+
+// plan says what would change if the system in the request were wanted.
+func (d *Door) plan(w http.ResponseWriter, r *http.Request) {
+	sys, err := readSystem(w, r)
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	v, err := d.View()
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	in := input(v)
+	in.System = sys
+	lines := placement.Diff(v.Plan, placement.Next(in).Plan)
+	if lines == nil {
+		lines = []placement.Line{}
+	}
+	answer(w, lines)
+}

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"servent/admin"
+	"servent/launch"
+	"servent/system"
+)
+
+func (e *env) downCmd() *cobra.Command {
+	volumes := false
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Stop everything; data stays",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, running := e.running(cmd.Context())
+			if !running {
+				if !launch.Free(e.folder()) {
+					return &system.Hint{Err: errors.New("the system starts or stops just now, or hangs"), Next: "cat " + near(e.folder().Log("laptop"))}
+				}
+				return admin.ErrNotRunning
+			}
+			if err := client.Stop(cmd.Context(), volumes); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+			defer cancel()
+			e.awaitEnd(ctx)
+			if err := ctx.Err(); err != nil {
+				return &system.Hint{Err: fmt.Errorf("not down yet: %w", err), Next: "cat " + near(e.folder().Log("laptop"))}
+			}
+			if volumes {
+				fmt.Fprintln(e.err, "stopped; data is removed")
+			} else {
+				fmt.Fprintln(e.err, "stopped; data stays in "+near(string(e.folder())))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&volumes, "volumes", false, "remove the data, too")
+	return cmd
+}
+
+func (e *env) scaleCmd() *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:     "scale SERVICE=N…",
+		Short:   "Set numbers of instances until the next up",
+		Example: "  servent scale api=4",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			counts := map[system.ServiceName]int{}
+			for _, arg := range args {
+				name, num, ok := strings.Cut(arg, "=")
+				n, err := strconv.Atoi(num)
+				if !ok || err != nil {
+					return misuse{&system.Hint{Err: fmt.Errorf("scale: want SERVICE=N, have %q", arg), Next: "servent scale " + name + "=2"}}
+				}
+				counts[system.ServiceName(name)] = n
+			}
+			client, err := e.client()
+			if err != nil {
+				return err
+			}
+			if err := client.Scale(cmd.Context(), counts); err != nil {
+				return err
+			}
+			return e.settle(cmd.Context(), client, upOptions{wait: wait})
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", time.Minute, "how long it may take")
+	return cmd
+}
+
+func (e *env) restartCmd() *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "restart SERVICE|NODE",
+		Short: "Restart a service without a failed request, or a node",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := e.client()
+			if err != nil {
+				return err
+			}
+			if err := client.Restart(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return e.settle(cmd.Context(), client, upOptions{wait: wait})
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", time.Minute, "how long it may take")
+	return cmd
+}

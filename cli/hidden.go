@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"servent/control/etcd"
+	"servent/examples"
+	"servent/node"
+)
+
+// Verbs by which the program starts itself.
+const (
+	nodeVerb   = "__node"
+	etcdVerb   = "__etcd"
+	laptopVerb = "__laptop"
+)
+
+// hidden verbs are the program's own: nodes, control's engine, the keeper of a detached system, and the
+// examples' programs that need no compiler.
+func (e *env) hidden() []*cobra.Command {
+	return []*cobra.Command{
+		{Use: nodeVerb, Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return e.node(cmd.Context()) }},
+		{Use: etcdVerb, Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+			return etcd.ServeChild(cmd.Context(), e.in, e.out, e.err)
+		}},
+		e.laptopCmd(),
+		{Use: "example NAME [ARGUMENTS]", Short: "Run the program of an example: needs no compiler", Args: cobra.MinimumNArgs(1), DisableFlagParsing: true,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return examples.Run(cmd.Context(), args[0], args[1:], e.out, e.err)
+			}},
+	}
+}
+
+func (e *env) laptopCmd() *cobra.Command {
+	control := ""
+	cmd := &cobra.Command{Use: laptopVerb, Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		log, err := e.ownLog()
+		if err != nil {
+			return err
+		}
+		defer log.Close()
+		return e.runLaptop(cmd.Context(), log, control)
+	}}
+	cmd.Flags().StringVar(&control, "control", "", "")
+	return cmd
+}
+
+// node is a node's whole life: it is told what it is on standard input and ends with it.
+func (e *env) node(ctx context.Context) error {
+	out := json.NewEncoder(e.out)
+	boot, words, err := node.ReadBoot(e.in)
+	if err == nil {
+		log := slog.New(slog.NewTextHandler(e.err, nil)).With("node", boot.ID)
+		err = node.Run(ctx, boot, words, node.Options{EtcdVerb: etcdVerb, Log: log, Tell: func(t node.Told) { _ = out.Encode(t) }}) // who started it is gone
+	}
+	if err != nil {
+		_ = out.Encode(node.Told{Failed: err.Error()})
+	}
+	return err
+}

@@ -1,0 +1,49 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"servent/system/sysfile"
+)
+
+// at takes an optional folder or file among a verb's words.
+func (e *env) at(args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	info, err := os.Stat(args[0])
+	switch {
+	case err != nil:
+		return misuse{err}
+	case info.IsDir():
+		e.dir = args[0]
+	default:
+		e.dir, e.files = filepath.Dir(args[0]), append(e.files, filepath.Base(args[0]))
+	}
+	return nil
+}
+
+// load reads the user's file and prints its notes.
+func (e *env) load(ctx context.Context) (*sysfile.Result, error) {
+	dir, err := filepath.Abs(e.dir)
+	if err != nil {
+		return nil, err
+	}
+	vars := map[string]string{}
+	for _, kv := range os.Environ() {
+		k, v, _ := strings.Cut(kv, "=")
+		vars[k] = v
+	}
+	res, err := sysfile.Load(ctx, sysfile.Options{Files: e.files, Dir: dir, Env: vars, Profiles: e.profiles, Name: e.name})
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range res.Notes {
+		fmt.Fprintf(e.err, "note: %s\n", note.Error())
+	}
+	return res, nil
+}

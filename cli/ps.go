@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"servent/admin"
+)
+
+func (e *env) psCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "ps",
+		Short: "List the instances: where they run, how they are, why",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := e.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.State(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.print(s.Instances)
+			}
+			e.ps(s)
+			return nil
+		},
+	}
+}
+
+func (e *env) ps(s admin.State) {
+	up := 0
+	for _, n := range s.Nodes {
+		if n.State == "up" {
+			up++
+		}
+	}
+	fmt.Fprintf(e.err, "%s · %s · %d of %s up · plan %d\n", orDash(s.System), s.Context, up, count(len(s.Nodes), "node"), s.Generation)
+	if s.Control != "" {
+		fmt.Fprintf(e.err, "control does not answer (%s); this is the last that was seen, and requests go on\n", s.Control)
+	}
+	for _, n := range s.Nodes {
+		if n.State != "up" {
+			fmt.Fprintf(e.err, "%s is %s: %s\n", n.Node, n.State, orDash(n.Why))
+		}
+	}
+	rows := [][]string{{"INSTANCE", "NODE", "ARCHITECTURE", "STATE", "SINCE", "RESTARTS", "URL"}}
+	next := ""
+	for _, in := range s.Instances {
+		state := string(in.State)
+		if in.Why != "" {
+			state += " " + in.Why
+		}
+		if in.Next != "" && next == "" {
+			next = in.Next
+		}
+		rows = append(rows, []string{string(in.Instance), string(in.Node), string(in.Architecture), state, ago(in.Since), fmt.Sprint(in.Restarts), orDash(in.URL)})
+	}
+	table(e.out, rows)
+	for _, r := range s.Refused {
+		fmt.Fprintf(e.out, "%s lacks %s: %s\n", r.Service, count(r.Missing, "instance"), r.Reason)
+		next = "servent explain " + string(r.Service)
+	}
+	if next != "" {
+		fmt.Fprintf(e.err, "next: %s\n", next)
+	}
+}
+
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	d := time.Since(t)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}

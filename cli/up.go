@@ -1,0 +1,361 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"servent/admin"
+	"servent/blob"
+	"servent/console"
+	"servent/launch"
+	"servent/system"
+)
+
+const (
+	tooManyRestarts = 3 // of one instance while the system settles
+	doorWait        = 15 * time.Second
+)
+
+func (e *env) upCmd() *cobra.Command {
+	var o upOptions
+	cmd := &cobra.Command{
+		Use:   "up [FOLDER|FILE]",
+		Short: "Run the system, or change the running one to what the file says",
+		Long: "Up builds what is older than its sources, starts the file's nodes on this machine, and runs every service on them.\n" +
+			"While it runs, edit the file and say up again from another terminal: only what changed is changed.\n" +
+			"Ctrl-C stops everything; data stays in .servent beside the file.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := e.at(args); err != nil {
+				return err
+			}
+			return e.up(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "leave it running and return when all is ready")
+	cmd.Flags().DurationVar(&o.wait, "wait", time.Minute, "how long the system may take until all is ready; builds do not count")
+	cmd.Flags().StringVar(&o.control, "control", "", "keep the plan in an etcd of yours: `etcd://HOST:PORT`")
+	return cmd
+}
+
+type upOptions struct {
+	detach  bool
+	wait    time.Duration
+	control string
+}
+
+func (e *env) up(ctx context.Context, o upOptions) error {
+	res, err := e.load(ctx)
+	if err != nil {
+		return err
+	}
+	if err := e.bundle(ctx, res.System); err != nil {
+		return err
+	}
+	client, running := e.running(ctx)
+	if running {
+		return e.change(ctx, client, res.System, o)
+	}
+	if o.detach {
+		return e.upDetached(ctx, res.System, o)
+	}
+	return e.upHere(ctx, res.System, o)
+}
+
+// bundle builds and packs, and shows what takes time.
+func (e *env) bundle(ctx context.Context, sys *system.System) error {
+	store := &blob.Store{Dir: e.folder().Blobs()}
+	if err := os.MkdirAll(store.Dir, 0o700); err != nil {
+		return err
+	}
+	return launch.Bundle(ctx, sys, store, func(s launch.Step) {
+		if s.Done {
+			fmt.Fprintf(e.err, "%s  built  %s\n", s.Service, short(s.Took))
+		} else {
+			fmt.Fprintf(e.err, "%s  %s …\n", s.Service, s.Text)
+		}
+	})
+}
+
+// running says whether a system answers in the folder.
+func (e *env) running(ctx context.Context) (*admin.Client, bool) {
+	client, err := e.client()
+	if err != nil {
+		return nil, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err = client.State(ctx)
+	return client, err == nil
+}
+
+// change hands an edited file to the running system and shows it settle.
+func (e *env) change(ctx context.Context, client *admin.Client, sys *system.System, o upOptions) error {
+	lines, err := client.Plan(ctx, sys)
+	if err != nil {
+		return err
+	}
+	if err := client.Want(ctx, sys); err != nil {
+		return err
+	}
+	if !changes(lines) {
+		fmt.Fprintln(e.err, "runs already; nothing changed")
+	}
+	return e.settle(ctx, client, o)
+}
+
+// upHere runs the system in this process until Ctrl-C.
+func (e *env) upHere(ctx context.Context, sys *system.System, o upOptions) error {
+	log, err := e.ownLog()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- e.runLaptop(ctx, log, o.control) }()
+	client, err := e.await(ctx, ended)
+	if err == nil {
+		err = client.Want(ctx, sys)
+	}
+	if err == nil {
+		err = e.settle(ctx, client, o)
+	}
+	if err != nil {
+		cancel()
+		return errors.Join(err, drain(ended))
+	}
+	fmt.Fprintln(e.err, "stop: Ctrl-C      more: servent"+e.where()+" ps | logs -f | console")
+	watch, stopWatch := context.WithCancel(ctx)
+	shown := make(chan struct{})
+	go func() {
+		defer close(shown)
+		_ = e.tell(watch, client) // it ends with the system
+	}()
+	err = <-ended
+	stopWatch()
+	<-shown
+	if ctx.Err() != nil || err == nil {
+		fmt.Fprintln(e.err, "stopped; data stays in "+near(string(e.folder())))
+	}
+	return err
+}
+
+func drain(ended <-chan error) error {
+	select {
+	case err := <-ended:
+		if errors.Is(err, context.Canceled) {
+			return nil
+		}
+		return err
+	case <-time.After(time.Minute):
+		return errors.New("the nodes did not stop within a minute")
+	}
+}
+
+// runLaptop is the process that keeps a laptop's system.
+func (e *env) runLaptop(ctx context.Context, log *os.File, control string) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return launch.Run(ctx, launch.Options{Folder: e.folder(), Command: []string{exe, nodeVerb}, Control: control,
+		Console: console.Handler(), Log: slog.New(slog.NewTextHandler(log, nil))})
+}
+
+func (e *env) ownLog() (*os.File, error) {
+	path := e.folder().Log("laptop")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+}
+
+// upDetached starts a process that keeps the system, and leaves when all is ready.
+func (e *env) upDetached(ctx context.Context, sys *system.System, o upOptions) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	log, err := e.ownLog()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	ended, err := launch.Detach(log, exe, "--dir", e.dir, laptopVerb, "--control", o.control)
+	if err != nil {
+		return err
+	}
+	client, err := e.await(ctx, ended)
+	if err != nil {
+		return err
+	}
+	if err = client.Want(ctx, sys); err == nil {
+		err = e.settle(ctx, client, o)
+	}
+	if err != nil {
+		// A system that never was ready is not left behind.
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		_ = client.Stop(stop, false) // it may have ended by itself
+		e.awaitEnd(stop)
+	}
+	return err
+}
+
+// await returns a client as soon as the admin door answers.
+func (e *env) await(ctx context.Context, ended <-chan error) (*admin.Client, error) {
+	late := time.After(doorWait)
+	for {
+		if client, ok := e.running(ctx); ok {
+			return client, nil
+		}
+		select {
+		case err := <-ended:
+			if err == nil {
+				err = &system.Hint{Err: errors.New("the system ended at once"), Next: "cat " + near(e.folder().Log("laptop"))}
+			}
+			return nil, err
+		case <-late:
+			return nil, &system.Hint{Err: errors.New("the admin door did not open"), Next: "cat " + near(e.folder().Log("laptop"))}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// awaitEnd returns when the folder's system has ended.
+func (e *env) awaitEnd(ctx context.Context) {
+	for {
+		if _, err := e.folder().Info(); errors.Is(err, admin.ErrNotRunning) {
+			return
+		}
+		if launch.Free(e.folder()) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// where repeats the folder in commands to try, when it is not this one.
+func (e *env) where() string {
+	if e.dir == "." {
+		return ""
+	}
+	return " -C " + e.dir
+}
+
+var errSettled = errors.New("settled")
+
+// settle shows the system until it is ready, or says why it does not become so.
+func (e *env) settle(ctx context.Context, client *admin.Client, o upOptions) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.wait, errNotReady)
+	defer cancel()
+	view := newTree(e)
+	var last admin.State
+	err := client.Watch(ctx, func(s admin.State) error {
+		last = s
+		view.show(s)
+		if s.Settled {
+			return errSettled
+		}
+		return hopeless(s)
+	})
+	view.end()
+	switch {
+	case errors.Is(err, errSettled):
+		e.urls(last)
+		return nil
+	case errors.Is(context.Cause(ctx), errNotReady):
+		return notReady(last, o.wait)
+	}
+	return err
+}
+
+var errNotReady = errors.New("not ready")
+
+// hopeless is why waiting longer is of no use, or nil.
+func hopeless(s admin.State) error {
+	for _, in := range s.Instances {
+		if in.State == system.StateFailed || in.State == system.StateBackoff && in.Restarts >= tooManyRestarts {
+			return &system.Hint{Err: fmt.Errorf("%s does not run on %s: %s", in.Instance, in.Node, in.Why), Next: "servent logs " + string(in.Instance)}
+		}
+	}
+	for _, r := range s.Refused {
+		return &system.Hint{Err: fmt.Errorf("no room for %s of %s: %s", count(r.Missing, "instance"), r.Service, r.Reason), Next: "servent explain " + string(r.Service)}
+	}
+	return nil
+}
+
+func notReady(s admin.State, wait time.Duration) error {
+	var late []string
+	next := "servent doctor"
+	for _, in := range s.Instances {
+		if !in.Healthy && in.State != system.StateDone {
+			late = append(late, fmt.Sprintf("%s is %s on %s: %s", in.Instance, in.State, in.Node, orDash(in.Why)))
+			if in.Next != "" {
+				next = in.Next
+			}
+		}
+	}
+	if s.Control != "" {
+		late = append(late, "control does not answer: "+s.Control)
+	}
+	return &system.Hint{Err: fmt.Errorf("not ready after %s: %s", wait, strings.Join(late, "; ")), Next: next}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// urls prints the ways in: the answer of up.
+func (e *env) urls(s admin.State) {
+	if e.json {
+		_ = e.print(s) // the reader is gone
+		return
+	}
+	var rows [][]string
+	for _, p := range s.Published {
+		for _, svc := range s.Services {
+			if svc.Service == p.Service {
+				rows = append(rows, []string{p.URL, string(p.Service) + " · " + string(svc.Architecture) + " · " + where(s, p.Service)})
+			}
+		}
+	}
+	table(e.out, rows)
+}
+
+// where says how many nodes a service is on.
+func where(s admin.State, service system.ServiceName) string {
+	on := map[system.NodeID]bool{}
+	for _, in := range s.Instances {
+		if in.Service == service {
+			on[in.Node] = true
+		}
+	}
+	return fmt.Sprintf("%d of %d nodes", len(on), len(s.Nodes))
+}
+
+func short(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return fmt.Sprintf("%.1fs", d.Seconds())
+}

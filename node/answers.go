@@ -1,0 +1,105 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"servent/admin"
+	"servent/driver"
+	"servent/identity"
+	"servent/link"
+	"servent/system"
+)
+
+// guard lets only servers and operators ask.
+func (n *Node) guard(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		peer, ok := link.PeerFrom(r.Context())
+		if !ok || peer.ID.Role != identity.Server && peer.ID.Role != identity.Operator {
+			http.Error(w, "denied", http.StatusForbidden)
+			return
+		}
+		h(w, r)
+	}
+}
+
+func (n *Node) serveMeter(w http.ResponseWriter, _ *http.Request) {
+	m := admin.NodeMeter{Node: n.boot.ID, At: time.Now(), Rows: n.meter.Snapshot()}
+	if n.place != nil {
+		r := n.place.Report()
+		m.Station = &admin.Station{Served: r.Served, Passed: r.Passed, Late: r.Late, LateShare: r.LateShare, ValidRate: r.ValidRate}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(m) // the caller is gone
+}
+
+// serveLogs streams the lines of the instances here that are asked for, as NDJSON of [admin.LogLine].
+func (n *Node) serveLogs(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	tail, err := strconv.Atoi(q.Get("tail"))
+	if err != nil {
+		http.Error(w, "tail: want a whole number", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := lineWriter{enc: json.NewEncoder(w), ctl: http.NewResponseController(w)}
+	_ = out.ctl.Flush() // the caller is gone
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	ids, err := n.agent.Logs()
+	if err != nil {
+		n.log.Warn("list logs", "err", err)
+	}
+	for _, id := range ids {
+		if !asked(id, q.Get("of")) {
+			continue
+		}
+		log, ok := n.agent.Log(id)
+		if !ok {
+			continue
+		}
+		tell := func(l driver.Line) error { return out.write(n.boot.ID, id, l) }
+		if q.Get("follow") == "true" {
+			wg.Go(func() {
+				if log.Follow(ctx, tail, tell) != nil {
+					cancel()
+				}
+			})
+			continue
+		}
+		for _, l := range log.Tail(tail) {
+			if tell(l) != nil {
+				return
+			}
+		}
+	}
+	wg.Wait()
+}
+
+// asked says whether an instance is the one, or of the service, that is asked for; empty asks for all.
+func asked(id system.InstanceID, of string) bool {
+	service, _, _ := strings.Cut(string(id), "/")
+	return of == "" || of == string(id) || of == service
+}
+
+// lineWriter writes the lines of several logs, each whole and at once.
+type lineWriter struct {
+	mu  sync.Mutex // one line at a time
+	enc *json.Encoder
+	ctl *http.ResponseController
+}
+
+func (w *lineWriter) write(node system.NodeID, id system.InstanceID, l driver.Line) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.enc.Encode(admin.LogLine{Time: l.Time, Node: node, Instance: id, Stream: l.Stream, Text: l.Text}); err != nil {
+		return err
+	}
+	return w.ctl.Flush()
+}

@@ -1,0 +1,187 @@
+package l4
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"servent/link"
+	"servent/route"
+)
+
+var (
+	errNobody = errors.New("none is ready")
+	errHeld   = errors.New("none took it in time")
+	errFull   = errors.New("too many connections wait already")
+	errLost   = errors.New("its node is lost")
+)
+
+// carry joins a client's connection to an instance and passes bytes until both sides have ended. A
+// client whose connection cannot be joined, or whose instance is lost, is cut off at once, so that it
+// connects anew.
+func (s *Switch) carry(ctx context.Context, client net.Conn, aim func(*route.Table) target) {
+	start := time.Now()
+	var tried []place // in this round
+	var last error    // of the last attempt
+	hold := holding{s: s}
+	defer hold.end()
+	for ctx.Err() == nil {
+		changed := s.o.Changed() // before the table, so that no swap is missed
+		t := s.table()
+		to := aim(t)
+		in, ok := s.choose(t, to, tried)
+		if !ok {
+			if err := hold.wait(ctx, to, changed); err != nil {
+				if ctx.Err() == nil {
+					s.giveUp(to, errors.Join(err, last))
+				}
+				break
+			}
+			// A new round; not with the one that failed last, if there is another.
+			if n := len(tried); n > 0 && len(to.among) > 1 {
+				tried = append(tried[:0], tried[n-1])
+			} else {
+				tried = tried[:0]
+			}
+			continue
+		}
+		unreachable, err := s.attempt(ctx, client, to, in, start, hold.end)
+		if err == nil {
+			return
+		}
+		last = fmt.Errorf("%s on %s: %w", in.ID, in.Node, err)
+		if ctx.Err() != nil {
+			break
+		}
+		s.suspect(t, to, in, unreachable, err)
+		s.o.Meter.Line(to.service, in.ID).Retried()
+		tried = append(tried, place{in.ID, in.Node})
+	}
+	reset(client)
+}
+
+func (s *Switch) giveUp(to target, why error) {
+	s.o.Meter.Line(to.service, "").Refused()
+	s.o.Log.Warn("connection refused: no instance takes it", "service", to.service, "err", why)
+}
+
+// suspect marks who refused; when a node cannot be reached, all its instances.
+func (s *Switch) suspect(t *route.Table, to target, in route.Instance, unreachable bool, why error) {
+	now := time.Now()
+	news := s.loads.Suspect(in.ID, now, t)
+	for _, other := range to.among {
+		if unreachable && other.Node == in.Node && other.ID != in.ID {
+			s.loads.Suspect(other.ID, now, t)
+		}
+	}
+	if news {
+		s.o.Log.Warn("instance does not answer; others are asked", "service", to.service, "instance", in.ID, "node", in.Node, "err", why)
+	}
+}
+
+// attempt joins the client to one instance and returns nil when the connection has ended, or an error
+// when it was never joined. joined is called in between. unreachable says that the node was not reached.
+func (s *Switch) attempt(ctx context.Context, client net.Conn, to target, in route.Instance, start time.Time, joined func()) (unreachable bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel(nil)
+	s.loads.Begin(in.ID)
+	defer s.loads.End(in.ID)
+	line := s.o.Meter.Line(to.service, in.ID)
+	line.Begin()
+	defer line.End()
+
+	var up net.Conn
+	take := s.o.Station.Serve
+	if in.Node == s.o.Self {
+		n := s.serving(in.ID)
+		n.Add(1)
+		defer n.Add(-1)
+		up, err = s.here(ctx, in.ID)
+	} else {
+		watching.Go(func() { s.watch(ctx, in.Node, func() { cancel(errLost) }) })
+		take = s.pass
+		up, unreachable, err = s.there(ctx, in)
+	}
+	if err != nil {
+		if context.Cause(ctx) == errLost {
+			err = errLost
+		}
+		return unreachable, err
+	}
+	joined()
+	took := time.Since(start)
+	s.loads.Answered(in.ID, time.Now(), 0) // how fast it accepts says nothing about how fast it is
+	r := relay{client: client, up: up}
+	if s.o.Station != nil {
+		r.turns = &turns{take: take}
+	}
+	broke := r.run(ctx)
+	if cause := context.Cause(ctx); broke != nil && cause != nil {
+		broke = cause
+	}
+	line.Done(took, broke != nil)
+	line.Moved(r.towards, r.back)
+	s.o.Log.Debug("connection", "service", to.service, "instance", in.ID, "node", in.Node, "dur", time.Since(start), "err", broke)
+	return false, nil
+}
+
+// pass charges for a turn that is sent onward; what it costs is over when it may leave.
+func (s *Switch) pass(ctx context.Context) (link.Turn, error) {
+	return link.Turn{}, s.o.Station.Pass(ctx)
+}
+
+// holding is one connection's wait for an instance, in parts, up to Options.Hold in all.
+type holding struct {
+	s     *Switch
+	until *time.Timer
+	pause time.Duration // until instances that refused are tried again
+}
+
+// wait returns nil when it is worth looking again: after a table swap, or after a short while when
+// there are instances that refuse, as one does whose program has just ended.
+func (h *holding) wait(ctx context.Context, to target, changed <-chan struct{}) error {
+	if len(to.among) == 0 && !to.coming {
+		return fmt.Errorf("%w: %s", errNobody, to.why)
+	}
+	if h.until == nil {
+		if h.s.o.Hold < 0 {
+			return errNobody
+		}
+		if h.s.waiting.Add(1) > int64(h.s.o.Waiters) {
+			h.s.waiting.Add(-1)
+			return errFull
+		}
+		h.until = time.NewTimer(h.s.o.Hold)
+		h.s.o.Meter.Line(to.service, "").Held()
+	}
+	var again <-chan time.Time
+	if len(to.among) > 0 {
+		h.pause = min(max(2*h.pause, 10*time.Millisecond), 250*time.Millisecond)
+		t := time.NewTimer(h.pause)
+		defer t.Stop()
+		again = t.C
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.until.C:
+		return fmt.Errorf("%w (%v): %s", errHeld, h.s.o.Hold, to.why)
+	case <-changed:
+	case <-again:
+	}
+	return nil
+}
+
+// end is called when the wait is over; once more does no harm.
+func (h *holding) end() {
+	if h.until != nil {
+		h.until.Stop()
+		h.until = nil
+		h.s.waiting.Add(-1)
+	}
+}

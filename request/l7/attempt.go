@@ -1,0 +1,293 @@
+package l7
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"servent/driver"
+	"servent/route"
+)
+
+// attempt sends the request to one instance and its answer to the client.
+func (x *exchange) attempt(t *route.Table, to target, in route.Instance) (verdict, error) {
+	s := x.s
+	ctx, cancel := context.WithCancelCause(x.in.Context())
+	defer cancel(nil)
+	line := s.o.Meter.Line(to.service, in.ID)
+	line.Begin()
+	defer line.End()
+	s.loads.Begin(in.ID)
+	defer s.loads.End(in.ID)
+
+	var v verdict
+	var err error
+	begun, unreachable := time.Since(x.start), false
+	if in.Node == s.o.Self {
+		v, err = x.here(ctx, in)
+	} else {
+		var watching sync.WaitGroup
+		watching.Go(func() { s.watch(ctx, in.Node, func() { cancel(errLost) }) })
+		v, unreachable, err = x.there(ctx, in)
+		lost := context.Cause(ctx) == errLost
+		cancel(nil)
+		watching.Wait()
+		if lost && v != answered {
+			err = errLost
+		}
+	}
+	switch {
+	case v == answered && err == nil:
+		s.loads.Answered(in.ID, time.Now(), x.began-begun)
+	case v == answered || v == misread || x.in.Context().Err() != nil: // the client's doing
+	default:
+		s.suspect(t, to, in, unreachable, err)
+	}
+	return v, err
+}
+
+// here asks an instance of this node.
+func (x *exchange) here(ctx context.Context, in route.Instance) (verdict, error) {
+	s := x.s
+	if s.o.Local == nil {
+		return refused, errNotHere
+	}
+	ep, ok := s.o.Local(in.ID)
+	if !ok {
+		return refused, errNotHere
+	}
+	n := s.serving(in.ID)
+	n.Add(1)
+	defer n.Add(-1)
+	turn, err := s.o.Station.Serve(ctx)
+	if err != nil {
+		return refused, err
+	}
+	ended := sync.OnceFunc(func() { _ = turn.End(ctx) }) // a client that left does not wait
+	defer ended()
+	if ep.Handler != nil {
+		return x.call(ctx, ep.Handler, in, ended)
+	}
+	v, _, err := x.send(ctx, s.local, ep, in, ended)
+	return v, err
+}
+
+// there sends the request on to the instance's node. unreachable says that the node was not reached.
+func (x *exchange) there(ctx context.Context, in route.Instance) (v verdict, unreachable bool, err error) {
+	s := x.s
+	var way http.RoundTripper
+	if s.o.Remote != nil {
+		way = s.o.Remote(in.Node)
+	}
+	if way == nil {
+		return refused, true, errors.New("no link to its node")
+	}
+	if err := s.o.Station.Pass(ctx); err != nil {
+		return refused, false, err
+	}
+	x.header.Set(headerInstance, string(in.ID))
+	defer x.header.Del(headerInstance)
+	if x.stream != nil && x.header.Get("Expect") == "" {
+		// A body that is read but once is sent when the instance is known to be there.
+		x.header.Set("Expect", "100-continue")
+		x.header.Set(headerContinue, "1")
+		defer x.header.Del("Expect")
+		defer x.header.Del(headerContinue)
+	}
+	return x.send(ctx, way, driver.Endpoint{Address: string(in.Node)}, in, func() {})
+}
+
+// send makes one HTTP exchange. ended is called before the answer begins to leave. unsent says that no
+// connection was there to send it on.
+func (x *exchange) send(ctx context.Context, way http.RoundTripper, ep driver.Endpoint, in route.Instance, ended func()) (v verdict, unsent bool, err error) {
+	var sent atomic.Bool
+	hints := informer{w: x.w}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn:        func(string) { sent.Store(false) }, // also when the transport tries again by itself
+		GotConn:        func(httptrace.GotConnInfo) { sent.Store(true); x.proceed() },
+		Got1xxResponse: hints.pass,
+	})
+	res, err := way.RoundTrip(x.request(ctx, ep.Address))
+	hints.close()
+	switch {
+	case err != nil && x.stream != nil && x.stream.failed.Load():
+		return misread, false, fmt.Errorf("read the request's body: %w", err)
+	case err != nil && !sent.Load():
+		return refused, true, err
+	case err != nil:
+		return broken, false, err
+	}
+	defer res.Body.Close()
+	if in.Node != x.s.o.Self {
+		if why := res.Header.Get(headerRefused); why != "" {
+			return refused, false, errors.New(why)
+		}
+		if why := res.Header.Get(headerBroken); why != "" {
+			return broken, false, errors.New(why)
+		}
+	}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		v, err = x.tunnel(ctx, res, in, ended)
+		return v, false, err
+	}
+	v, err = x.deliver(ctx, res, in, ended)
+	return v, false, err
+}
+
+// proceed asks the node that sent the request for its body, now that the instance is there. Left to
+// itself, net/http would when the body is first read: too late if the answer begins before.
+func (x *exchange) proceed() {
+	if x.waits {
+		x.waits = false
+		x.w.WriteHeader(http.StatusContinue)
+	}
+}
+
+// informer passes answers of the 1xx kind on, from the transport's goroutine, until the exchange has
+// its final answer or none.
+type informer struct {
+	mu     sync.Mutex
+	w      http.ResponseWriter
+	closed bool
+}
+
+func (i *informer) pass(code int, header textproto.MIMEHeader) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed || code == http.StatusContinue { // our server says "continue" itself, as the body is read
+		return nil
+	}
+	h := i.w.Header()
+	before := maps.Clone(h)
+	maps.Copy(h, http.Header(header))
+	endToEnd(h)
+	i.w.WriteHeader(code)
+	clear(h)
+	maps.Copy(h, before)
+	return nil
+}
+
+func (i *informer) close() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.closed = true
+}
+
+// commit sends the head of the answer; from here on there is no other attempt.
+func (x *exchange) commit(status int, header http.Header, in route.Instance, ended func()) {
+	ended()
+	endToEnd(header)
+	h := x.w.Header()
+	maps.Copy(h, header)
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // else net/http guesses one
+	}
+	x.stamp(h, status, in)
+	x.w.WriteHeader(status)
+}
+
+// stamp notes when the answer began and, where the request entered, says who gave it.
+func (x *exchange) stamp(h http.Header, status int, in route.Instance) {
+	x.status, x.began = status, time.Since(x.start)
+	if x.entry {
+		h.Add("Server-Timing", timing(in, x.began))
+	}
+}
+
+// call has a handler inside this process answer. It cannot refuse; if it panics before it has written
+// anything, its answer broke.
+func (x *exchange) call(ctx context.Context, h http.Handler, in route.Instance, ended func()) (v verdict, err error) {
+	x.proceed()
+	w := &insider{x: x, in: in, ended: ended}
+	r := x.request(ctx, x.in.Host)
+	r.URL.Scheme, r.URL.Host = "", "" // as a server's requests are
+	r.TLS = x.in.TLS
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("its handler panicked: %v", p)
+			if v = broken; w.committed {
+				v = severed
+			}
+		}
+	}()
+	h.ServeHTTP(w, r)
+	if !w.committed {
+		w.WriteHeader(http.StatusOK)
+	}
+	return answered, nil
+}
+
+// insider is the answer of a handler inside this process.
+type insider struct {
+	x         *exchange
+	in        route.Instance
+	ended     func()
+	committed bool
+}
+
+func (w *insider) Header() http.Header { return w.x.w.Header() }
+
+func (w *insider) WriteHeader(status int) {
+	if !w.committed && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		w.committed = true
+		w.ended()
+		h := w.Header()
+		for _, name := range []string{headerRefused, headerBroken, headerInstance} {
+			h.Del(name)
+		}
+		w.x.stamp(h, status, w.in)
+	}
+	w.x.w.WriteHeader(status)
+}
+
+func (w *insider) Write(p []byte) (int, error) {
+	if !w.committed {
+		w.WriteHeader(http.StatusOK)
+	}
+	n, err := w.x.w.Write(p)
+	w.x.out += int64(n)
+	return n, err
+}
+
+// ReadFrom lets files go out by sendfile.
+func (w *insider) ReadFrom(r io.Reader) (int64, error) {
+	if !w.committed {
+		w.WriteHeader(http.StatusOK)
+	}
+	n, err := io.Copy(w.x.w, r)
+	w.x.out += n
+	return n, err
+}
+
+// Flush sends what is written so far.
+func (w *insider) Flush() {
+	if !w.committed {
+		w.WriteHeader(http.StatusOK)
+	}
+	_ = http.NewResponseController(w.x.w).Flush() // the next write tells
+}
+
+// Hijack hands the connection over to the handler.
+func (w *insider) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.ended()
+	w.committed = true
+	w.x.status, w.x.began = http.StatusSwitchingProtocols, time.Since(w.x.start)
+	unguard(w.x.in.Context())
+	return http.NewResponseController(w.x.w).Hijack()
+}
+
+// Unwrap is for http.ResponseController.
+func (w *insider) Unwrap() http.ResponseWriter { return w.x.w }

@@ -1,0 +1,314 @@
+package l7
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"servent/route"
+)
+
+// replay is the size up to which request bodies are read before they are sent, so that they can be sent
+// again, and answers before they are passed on, so that the request can.
+const replay = 64 << 10
+
+var (
+	errLost    = errors.New("its node is lost")
+	errNotHere = errors.New("it does not run here")
+)
+
+// verdict is how an attempt at one instance ended.
+type verdict int
+
+const (
+	answered verdict = iota // the client has its answer, or has left
+	refused                 // the instance never saw the request
+	broken                  // it may have seen it; the client has nothing yet
+	severed                 // the answer broke when a part of it was with the client
+	misread                 // the client's own body broke
+)
+
+// exchange is one request on its way to an answer.
+type exchange struct {
+	s     *Switch
+	w     http.ResponseWriter
+	in    *http.Request
+	entry bool // false: another node's switch sent it here
+	start time.Time
+
+	header http.Header // for the next hop; each attempt gets a copy
+	small  []byte      // the body, when it is small and of known length
+	stream *stream     // the body, when it is not
+	waits  bool        // for our word before the other node sends the body
+
+	status  int           // of the answer
+	began   time.Duration // after start, until the answer began to leave
+	out     int64         // bytes of the answer's body
+	towards int64         // bytes to the instance after both have switched protocols
+}
+
+// stream is a request's body that is read but once, by one reader at a time: who holds turn.
+type stream struct {
+	body    io.Reader
+	turn    chan struct{} // of capacity 1
+	ended   bool          // the exchange is over; belongs to who holds turn
+	touched atomic.Bool
+	failed  atomic.Bool
+	n       atomic.Int64
+}
+
+func (b *stream) Read(p []byte) (int, error) {
+	b.turn <- struct{}{}
+	defer func() { <-b.turn }()
+	if b.ended {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	b.touched.Store(true)
+	n, err := b.body.Read(p)
+	b.n.Add(int64(n))
+	if err != nil && err != io.EOF {
+		b.failed.Store(true)
+	}
+	return n, err
+}
+
+// Close leaves the body open for the next attempt; the server closes it.
+func (b *stream) Close() error { return nil }
+
+// end stops the transport's reading, which goes on behind an answer that came before the request was
+// read whole. A read that waits for the client is cut short, and with it the connection's next request.
+func (b *stream) end(w http.ResponseWriter) {
+	select {
+	case b.turn <- struct{}{}:
+	default:
+		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) // a hijacked connection has none
+		b.turn <- struct{}{}
+	}
+	b.ended = true
+	<-b.turn
+}
+
+func (s *Switch) exchange(w http.ResponseWriter, r *http.Request, entry bool) *exchange {
+	return &exchange{s: s, w: w, in: r, entry: entry, start: time.Now(), header: onward(r, entry)}
+}
+
+// body makes the request's body ready: read, or to be streamed while the answer may already come. Every
+// body has one [exchange.end].
+func (x *exchange) body() error {
+	switch n := x.in.ContentLength; {
+	case x.in.Body == nil || x.in.Body == http.NoBody || n == 0:
+	case n > 0 && n <= replay:
+		x.header.Del("Expect") // the server says "100 Continue" as we read
+		x.small = make([]byte, n)
+		if _, err := io.ReadFull(x.in.Body, x.small); err != nil {
+			return fmt.Errorf("read the request's body: %w", err)
+		}
+	default:
+		x.stream = &stream{body: x.in.Body, turn: make(chan struct{}, 1)}
+		_ = http.NewResponseController(x.w).EnableFullDuplex() // HTTP/2 always is
+	}
+	return nil
+}
+
+func (x *exchange) end() {
+	if x.stream != nil {
+		x.stream.end(x.w)
+	}
+}
+
+// repeatable says that the request can be sent once more: to an instance, if none has seen it.
+func (x *exchange) repeatable(v verdict) bool {
+	if x.stream != nil && x.stream.touched.Load() {
+		return false
+	}
+	return v == refused || v == broken && idempotent(x.in.Method)
+}
+
+// run finds an instance, asks it, and asks another as long as that may help: it is the life of a
+// request that enters here.
+func (x *exchange) run(aim func(*route.Table) target) {
+	s := x.s
+	if err := x.body(); err != nil {
+		refuse(x.w, http.StatusBadRequest, err.Error(), "")
+		return
+	}
+	defer x.end()
+	var (
+		tried  []place // in this round
+		breaks int
+		last   error // of the last attempt
+		hold   = holding{s: s}
+	)
+	defer hold.end()
+	for {
+		changed := s.o.Changed() // before the table, so that no swap is missed
+		t := s.table()
+		to := aim(t)
+		in, ok := s.choose(t, to, tried)
+		if !ok {
+			err := hold.wait(x.in.Context(), to, changed)
+			x.abandon()
+			if err != nil {
+				x.giveUp(to, last, err)
+				return
+			}
+			// A new round; not with the one that failed last, if there is another.
+			if n := len(tried); n > 0 && len(to.among) > 1 {
+				tried = append(tried[:0], tried[n-1])
+			} else {
+				tried = tried[:0]
+			}
+			continue
+		}
+		at := place{in.ID, in.Node}
+		line := s.o.Meter.Line(to.service, in.ID)
+		v, err := x.attempt(t, to, in)
+		if v == answered || v == severed {
+			took := x.began
+			line.Done(took, v == severed || x.status >= 500)
+			line.Moved(x.moved(), x.out)
+			s.o.Log.Debug("request", "service", to.service, "instance", in.ID, "node", in.Node, "dur", took, "err", err)
+			if v == severed {
+				panic(http.ErrAbortHandler) // cut the connection: a broken answer never ends cleanly
+			}
+			return
+		}
+		if v == misread {
+			refuse(x.w, http.StatusBadRequest, err.Error(), "")
+			return
+		}
+		x.abandon()
+		last = fmt.Errorf("%s on %s: %w", in.ID, in.Node, err)
+		if v == broken && !errors.Is(err, errLost) {
+			breaks++ // a lost node is nobody's fault: the others are asked however many there are
+		}
+		if !x.repeatable(v) || breaks > max(0, s.o.Retries) {
+			line.Done(time.Since(x.start), true)
+			line.Moved(x.moved(), 0)
+			why := "the request may have been carried out, and is not sent twice"
+			if idempotent(x.in.Method) {
+				why = "its answer broke"
+			}
+			refuse(x.w, http.StatusBadGateway, fmt.Sprintf("%v; %s", last, why), "servent logs "+string(to.service))
+			return
+		}
+		line.Retried()
+		tried = append(tried, at)
+	}
+}
+
+// abandon ends the exchange when the client has left. Just to return would send it an empty 200, and one
+// that has closed but its own half would believe it.
+func (x *exchange) abandon() {
+	if x.in.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (x *exchange) moved() int64 {
+	if x.stream != nil {
+		return x.stream.n.Load() + x.towards
+	}
+	return int64(len(x.small)) + x.towards
+}
+
+// giveUp answers that no instance can take the request.
+func (x *exchange) giveUp(to target, last, err error) {
+	x.s.o.Meter.Line(to.service, "").Refused()
+	why := to.why
+	switch {
+	case last != nil && len(to.among) > 0:
+		why = last.Error()
+	case why == "":
+		why = err.Error()
+	}
+	if errors.Is(err, errHeld) {
+		why += fmt.Sprintf("; waited %v for it", x.s.o.Hold)
+	} else if errors.Is(err, errFull) {
+		why += "; " + err.Error()
+	}
+	x.w.Header().Set("Retry-After", strconv.Itoa(1))
+	refuse(x.w, http.StatusServiceUnavailable, fmt.Sprintf("no instance of %s can answer: %s", to.service, why), "servent explain "+string(to.service))
+}
+
+var (
+	errNobody = errors.New("none is ready")
+	errHeld   = errors.New("none became ready in time")
+	errFull   = errors.New("too many requests wait already")
+)
+
+// holding is one request's wait for an instance, in parts, up to Options.Hold in all.
+type holding struct {
+	s     *Switch
+	until *time.Timer
+	pause time.Duration // until instances that refused are asked again
+}
+
+// wait returns nil when it is worth looking again: after a table swap, or after a short while when
+// there are instances that refuse, as one does whose program has just ended.
+func (h *holding) wait(ctx context.Context, to target, changed <-chan struct{}) error {
+	if len(to.among) == 0 && !to.coming {
+		return errNobody
+	}
+	if h.until == nil {
+		if h.s.o.Hold < 0 {
+			return errNobody
+		}
+		if h.s.waiting.Add(1) > int64(h.s.o.Waiters) {
+			h.s.waiting.Add(-1)
+			return errFull
+		}
+		h.until = time.NewTimer(h.s.o.Hold)
+		h.s.o.Meter.Line(to.service, "").Held()
+	}
+	var again <-chan time.Time
+	if len(to.among) > 0 {
+		h.pause = min(max(2*h.pause, 10*time.Millisecond), 250*time.Millisecond)
+		t := time.NewTimer(h.pause)
+		defer t.Stop()
+		again = t.C
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.until.C:
+		return errHeld
+	case <-changed:
+	case <-again:
+	}
+	return nil
+}
+
+func (h *holding) end() {
+	if h.until != nil {
+		h.until.Stop()
+		h.s.waiting.Add(-1)
+	}
+}
+
+// request makes one for the next hop. A small body may be sent again by the transport itself, when a
+// kept connection turns out to be closed before anything was written to it.
+func (x *exchange) request(ctx context.Context, host string) *http.Request {
+	u := *x.in.URL
+	u.Scheme, u.Host, u.User, u.Fragment = "http", host, nil, ""
+	r := (&http.Request{
+		Method: x.in.Method, URL: &u, Host: x.in.Host, Header: x.header.Clone(),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: x.in.RemoteAddr, RequestURI: x.in.RequestURI,
+	}).WithContext(ctx)
+	switch {
+	case x.stream != nil:
+		r.Body, r.ContentLength = x.stream, x.in.ContentLength
+		r.Trailer = x.in.Trailer // shared: filled when the body has been read
+	case len(x.small) > 0:
+		r.ContentLength = int64(len(x.small))
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.small)), nil }
+		r.Body, _ = r.GetBody()
+	}
+	return r
+}

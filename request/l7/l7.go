@@ -1,0 +1,236 @@
+// Package l7 switches requests at the application layer: HTTP/1.1 on net/http, one exchange per request.
+// A request that enters at any node is answered by any instance, here or on another node, and the two
+// look the same; what did not reach an instance, and what may be asked twice, is asked elsewhere. It
+// places nothing, knows no plan and opens no connection to another node: it reads one immutable
+// [route.Table] and is handed the ways out. It stays as the reference that a faster engine is tested
+// against. Start at [Switch]; the life of a request is [exchange.run].
+package l7
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"servent/driver"
+	"servent/link"
+	"servent/meter"
+	"servent/route"
+	"servent/system"
+)
+
+// Options of a [Switch]. Self and Table must be set.
+type Options struct {
+	Self    system.NodeID
+	Table   func() *route.Table    // the present table; nil as long as there is none
+	Changed func() <-chan struct{} // closed at the next table swap; nil: tables never change
+	// Local finds an instance on this node; nil: there are none.
+	Local func(system.InstanceID) (driver.Endpoint, bool)
+	// Remote returns the way to another node: HTTP/1.1, the URL's host is the node's name. nil: none.
+	Remote  func(system.NodeID) http.RoundTripper
+	Station *link.Station // of an emulated node: it charges for what is served here and what is sent onward
+	Meter   *meter.Book   // nil counts nothing
+	Hold    time.Duration // how long a request may wait for an instance; 0 means 10s, negative not at all
+	Waiters int           // requests that may wait so at once, more get 503; 0 means 1024
+	Retries int           // of a request that broke after it was sent and may be repeated; 0 means 2, negative none
+	Log     *slog.Logger  // nil discards
+}
+
+// Switch sends requests to instances. Its handlers may be used by many servers at once.
+type Switch struct {
+	o       Options
+	local   *http.Transport
+	loads   route.Loads
+	pickers sync.Map // service and policy → route.Picker
+	served  sync.Map // system.InstanceID → *atomic.Int64, requests that this node's instances hold
+	waiting atomic.Int64
+}
+
+// idleFor is how long a connection to an instance is kept for the next request. Common servers close
+// theirs after 2 s (gunicorn) or 5 s (Node.js): ours goes first, so that no request meets a closing one.
+const idleFor = 1500 * time.Millisecond
+
+// New makes a switch; it starts nothing.
+func New(o Options) *Switch {
+	if o.Hold == 0 {
+		o.Hold = 10 * time.Second
+	}
+	if o.Waiters == 0 {
+		o.Waiters = 1024
+	}
+	if o.Retries == 0 {
+		o.Retries = 2
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Changed == nil {
+		o.Changed = func() <-chan struct{} { return nil }
+	}
+	http1 := new(http.Protocols)
+	http1.SetHTTP1(true)
+	return &Switch{o: o, local: &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+		Protocols:              http1,
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    1024,
+		IdleConnTimeout:        idleFor,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+	}}
+}
+
+// Close closes idle connections to instances. It is called when no handler is in use any more.
+func (s *Switch) Close() { s.local.CloseIdleConnections() }
+
+// Door is a service's door on this node.
+func (s *Switch) Door(service system.ServiceName) http.Handler {
+	return s.handler(func(t *route.Table) target { return door(t, service) })
+}
+
+// To is a door to one instance, which pick names under each table: an instance's own door or the one to
+// its next. As long as pick has none, requests wait if the service of the ID that it returns is coming.
+func (s *Switch) To(pick func(*route.Table) (route.Instance, bool)) http.Handler {
+	return s.handler(func(t *route.Table) target { return one(t, pick) })
+}
+
+func (s *Switch) handler(aim func(*route.Table) target) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.enter(w, r, aim) })
+}
+
+// enter takes a request from outside this switch: from a user or from a program.
+func (s *Switch) enter(w http.ResponseWriter, r *http.Request, aim func(*route.Table) target) {
+	if r.Method == http.MethodConnect {
+		refuse(w, http.StatusNotImplemented, "CONNECT is not served here", "")
+		return
+	}
+	s.exchange(w, r, true).run(aim)
+}
+
+// Inflight is how many requests an instance of this node holds now, whichever node they entered by.
+func (s *Switch) Inflight(id system.InstanceID) int {
+	if n, ok := s.served.Load(id); ok {
+		return int(n.(*atomic.Int64).Load())
+	}
+	return 0
+}
+
+func (s *Switch) serving(id system.InstanceID) *atomic.Int64 {
+	if n, ok := s.served.Load(id); ok {
+		return n.(*atomic.Int64)
+	}
+	n, _ := s.served.LoadOrStore(id, new(atomic.Int64))
+	return n.(*atomic.Int64)
+}
+
+func (s *Switch) table() *route.Table {
+	if t := s.o.Table(); t != nil {
+		return t
+	}
+	return &route.Table{Self: s.o.Self}
+}
+
+// target is who may take a request under one table.
+type target struct {
+	service system.ServiceName
+	policy  string
+	among   []route.Instance
+	coming  bool
+	why     string // when among is empty
+}
+
+func door(t *route.Table, name system.ServiceName) target {
+	svc := t.Services[name]
+	if svc == nil {
+		return target{service: name, why: "the plan that this node follows does not name it"}
+	}
+	return target{service: name, policy: svc.Switch.Policy, among: svc.Instances, coming: svc.Coming, why: svc.Why}
+}
+
+func one(t *route.Table, pick func(*route.Table) (route.Instance, bool)) target {
+	in, ok := pick(t)
+	name, _, err := in.ID.Split()
+	if err != nil {
+		return target{why: "no such instance"}
+	}
+	to := door(t, name)
+	if ok {
+		to.among = []route.Instance{in}
+		return to
+	}
+	if to.among = nil; to.why == "" {
+		to.why = string(in.ID) + " is not ready"
+	}
+	return to
+}
+
+// place is an instance where it was asked.
+type place struct {
+	id   system.InstanceID
+	node system.NodeID
+}
+
+// choose picks one of a target's instances that was not tried yet.
+func (s *Switch) choose(t *route.Table, to target, tried []place) (route.Instance, bool) {
+	now := time.Now()
+	load := func(id system.InstanceID) route.Load { return s.loads.Of(id, now, t) }
+	var avoid func(route.Instance) bool
+	if len(tried) > 0 {
+		avoid = func(in route.Instance) bool {
+			for _, p := range tried {
+				if p.id == in.ID && p.node == in.Node {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	return route.Choose(s.picker(to), now, rand.Uint64(), to.among, load, avoid)
+}
+
+func (s *Switch) picker(to target) route.Picker {
+	type key struct {
+		service system.ServiceName
+		policy  string
+	}
+	k := key{to.service, to.policy}
+	if p, ok := s.pickers.Load(k); ok {
+		return p.(route.Picker)
+	}
+	p, _ := s.pickers.LoadOrStore(k, route.NewPicker(to.policy))
+	return p.(route.Picker)
+}
+
+// suspect marks who refused or broke; when a node cannot be reached, all its instances.
+func (s *Switch) suspect(t *route.Table, to target, in route.Instance, unreachable bool, why error) {
+	now := time.Now()
+	news := s.loads.Suspect(in.ID, now, t)
+	for _, other := range to.among {
+		if unreachable && other.Node == in.Node && other.ID != in.ID {
+			s.loads.Suspect(other.ID, now, t)
+		}
+	}
+	if news {
+		s.o.Log.Warn("instance does not answer; others are asked", "service", to.service, "instance", in.ID, "node", in.Node, "err", why)
+	}
+}
+
+// watch calls lost when the node is no longer seen. It returns then, or when ctx ends.
+func (s *Switch) watch(ctx context.Context, node system.NodeID, lost func()) {
+	for {
+		changed := s.o.Changed() // before the table, so that no swap is missed
+		if !s.table().Alive(node) {
+			lost()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}

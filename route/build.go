@@ -1,0 +1,146 @@
+package route
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"servent/system"
+)
+
+// named is how many instances a sentence of [Service.Why] names before it counts the rest.
+const named = 3
+
+// Build makes the table of node self. An instance gets requests when the plan lets it run, its node is
+// seen, and the node says that it is ready as the assignment specifies it. A nil plan gives a table
+// without services.
+func Build(plan *system.Plan, seen []system.Seen, self system.NodeID) *Table {
+	t := &Table{Self: self, Services: map[system.ServiceName]*Service{}, Nodes: []system.NodeID{self}}
+	nodes := make(map[system.NodeID]*system.Seen, len(seen))
+	for i := range seen {
+		nodes[seen[i].Node] = &seen[i]
+		t.Nodes = append(t.Nodes, seen[i].Node)
+	}
+	slices.Sort(t.Nodes)
+	t.Nodes = slices.Compact(t.Nodes)
+	if plan == nil {
+		return t
+	}
+	t.Generation = plan.Generation
+	for i := range plan.Services {
+		d := &plan.Services[i]
+		t.Services[d.Service.Name] = service(plan, d, nodes, self)
+		for _, r := range d.Service.Routes {
+			path, prefix := strings.CutSuffix(r.Path, "*")
+			t.Web = append(t.Web, Web{Host: strings.ToLower(r.Host), Path: path, Prefix: prefix, Service: d.Service.Name})
+		}
+	}
+	slices.SortFunc(t.Web, compareWeb)
+	return t
+}
+
+func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*system.Seen, self system.NodeID) *Service {
+	s := &Service{Name: d.Service.Name, Switch: d.Service.Switch}
+	s.Door, _ = plan.Door(s.Name)
+	var site system.Site
+	if here := nodes[self]; here != nil {
+		site = here.Site
+	}
+	var why []string
+	for i := range d.Assignments {
+		a := &d.Assignments[i]
+		f := find(a, nodes[a.Node])
+		if f.ready {
+			at := nodes[a.Node]
+			s.Instances = append(s.Instances, Instance{ID: a.Instance, Node: a.Node, Site: at.Site, Address: f.seen.Endpoint,
+				Local: a.Node == self, SameSite: at.Site == site})
+			continue
+		}
+		s.Coming = s.Coming || coming(d, a, f)
+		why = append(why, f.words(a))
+	}
+	slices.SortFunc(s.Instances, func(a, b Instance) int { return byOrdinal(a.ID, b.ID) })
+	if len(s.Instances) == 0 {
+		s.Why = reason(plan, s.Name, why)
+	}
+	return s
+}
+
+// found is what is seen of an assignment.
+type found struct {
+	alive bool                 // its node is seen
+	seen  *system.InstanceSeen // nil: its node does not name it, or not yet as specified
+	ready bool
+}
+
+func find(a *system.Assignment, at *system.Seen) found {
+	f := found{alive: at != nil}
+	if at == nil {
+		return f
+	}
+	for i := range at.Instances {
+		if in := &at.Instances[i]; in.Instance == a.Instance && in.Spec == a.Spec {
+			f.seen = in
+			f.ready = in.State.Healthy() && a.Goal == system.GoalRun
+		}
+	}
+	return f
+}
+
+// coming says that waiting may help: the instance starts, recovers or is being replaced. It does not
+// when data is away with its node, when the program has ended for good, or when nothing is to follow.
+func coming(d *system.Deployment, a *system.Assignment, f found) bool {
+	switch a.Goal {
+	case system.GoalRun:
+		if !f.alive {
+			return !d.Service.Tied() // the conductor will move it
+		}
+		return f.seen == nil || f.seen.State != system.StateFailed && f.seen.State != system.StateDone
+	case system.GoalDrain:
+		return a.Spec != d.Spec // an older version makes room for the new one
+	default:
+		return f.alive // waits for another service, not for its node
+	}
+}
+
+func (f found) words(a *system.Assignment) string {
+	text := fmt.Sprintf("%s on %s ", a.Instance, a.Node)
+	why := ""
+	if f.seen != nil {
+		why = cmp.Or(f.seen.Why, f.seen.Exit)
+	}
+	switch {
+	case a.Goal == system.GoalWait:
+		return fmt.Sprintf("%s is %s", a.Instance, cmp.Or(a.Waits, "waiting"))
+	case !f.alive:
+		return text + "is lost: its node is not seen"
+	case a.Goal == system.GoalDrain:
+		return text + "is draining"
+	case f.seen == nil:
+		return text + "has not started yet"
+	case f.seen.State == system.StateBackoff:
+		text += "ended and starts again soon"
+	default:
+		text += "is " + string(f.seen.State)
+	}
+	if why != "" {
+		text += ": " + why
+	}
+	return text
+}
+
+func reason(plan *system.Plan, name system.ServiceName, why []string) string {
+	for _, r := range plan.Refused {
+		if r.Service == name {
+			why = append(why, fmt.Sprintf("%d without a place: %s", r.Missing, r.Reason))
+		}
+	}
+	if len(why) == 0 {
+		return "no instance is planned"
+	}
+	if more := len(why) - named; more > 0 {
+		why = append(why[:named:named], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(why, "; ")
+}

@@ -1,0 +1,405 @@
+package sysfile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"servent/architecture"
+	"servent/system"
+)
+
+// keySource is the key of a partitioned service that is switched by connection: the client's address.
+const keySource = "source"
+
+// built says which software runs today.
+var built = []system.SoftwareKind{system.Process, system.Files, system.Origin}
+
+// builtPolicies are the pickers that exist today; the first is the default.
+var builtPolicies = []string{"p2c", "roundrobin", "random", "leastconn"}
+
+// checker holds what all checks of one service need.
+type checker struct {
+	*file
+	s   *system.Service
+	all *system.System
+	at  path // of the service
+	row architecture.Row
+}
+
+// x is a path under the service's x-servent.
+func (c checker) x(keys ...string) path { return c.at.key("x-servent").key(keys...) }
+
+// bad reports a mistake at a path, or at the nearest key above it.
+func (c checker) bad(at path, format string, args ...any) {
+	if !c.found.faulty(at) {
+		c.found.problem(c.pos(at), at, format, args...)
+	}
+}
+
+// unbuilt reports what is right and cannot be run yet.
+func (c checker) unbuilt(at path, format string, args ...any) {
+	if !c.o.AllowUnbuilt {
+		c.found.problem(c.pos(at), at, format, args...)
+	}
+}
+
+// check finds contradictions within one service.
+func (f *file) check(s *system.Service, all *system.System) {
+	c := checker{file: f, s: s, all: all, at: path{"services", string(s.Name)}}
+	c.software()
+	c.dependencies()
+	c.declared()
+	c.data()
+	if c.found.faulty(c.x("architecture")) {
+		return
+	}
+	row, ok := architecture.Of(s.Architecture)
+	if !ok { // the schema lists the table, so only a merged oddity comes here
+		c.bad(c.x("architecture"), "want one of %s, have %q", strings.Join(architecture.Words(false), ", "), s.Architecture)
+		return
+	}
+	c.row = row
+	c.keys()
+	c.counts()
+	c.switching()
+	c.suits()
+	if !row.Built {
+		c.unbuilt(c.x("architecture"), "%s", row.Unbuilt())
+	}
+}
+
+func (c checker) software() {
+	k := c.s.Software.Kind
+	switch {
+	case k == "" || slices.Contains(built, k):
+	case k == system.Image || k == system.Build:
+		c.unbuilt(c.at.key(string(k)), "containers are not built yet; runs today: %s", words(built))
+	default:
+		c.unbuilt(c.x(string(k)), "%q is not built yet; runs today: %s", k, words(built))
+	}
+	if c.s.Limits.Fuel > 0 && k != system.Wasm {
+		c.bad(c.x("limits", "fuel"), "fuel counts WebAssembly instructions; the service is of the kind %s", k)
+	}
+	if h := c.x("health"); c.s.Health.HTTP != "" && c.s.Health.TCP {
+		c.bad(h.key("tcp"), "want http or tcp, have both")
+	}
+	if near := c.s.Near; near != "" && near != "clients" && (c.all.Service(system.ServiceName(near)) == nil || near == string(c.s.Name)) {
+		c.bad(c.x("near"), "want clients or another service, have %q%s", near, suggest(near, append(c.others(), "clients")))
+	}
+}
+
+func words[T ~string](all []T) string {
+	text := make([]string, len(all))
+	for i, w := range all {
+		text[i] = string(w)
+	}
+	return strings.Join(text, ", ")
+}
+
+// others are the names of all other services.
+func (c checker) others() []string {
+	var all []string
+	for _, s := range c.all.Services {
+		if s.Name != c.s.Name {
+			all = append(all, string(s.Name))
+		}
+	}
+	return all
+}
+
+func unknownService(name string, s *system.System) string {
+	var known []string
+	for _, one := range s.Services {
+		known = append(known, string(one.Name))
+	}
+	return fmt.Sprintf("no service %q%s", name, suggest(name, known))
+}
+
+// dependencies checks that each service waited for exists.
+func (c checker) dependencies() {
+	for _, d := range c.s.DependsOn {
+		at := c.at.key("depends_on", string(d.Service))
+		_, off := c.project.DisabledServices[string(d.Service)]
+		_, job := c.project.Jobs[string(d.Service)]
+		switch {
+		case c.all.Service(d.Service) != nil, c.found.faulty(path{"services", string(d.Service)}):
+		case off:
+			c.bad(at, "service %q is off: none of its profiles is on; say required: false when it may be missing", d.Service)
+		case job:
+			c.bad(at, "want a service, have the job %q; jobs are not run", d.Service)
+		default:
+			c.bad(at, "%s", unknownService(string(d.Service), c.all))
+		}
+	}
+}
+
+// declared checks that every network and named volume stands at the top of the file.
+func (c checker) declared() {
+	compose := c.project.Services[string(c.s.Name)]
+	for i, v := range compose.Volumes {
+		if _, ok := c.project.Volumes[v.Source]; v.Type == "volume" && v.Source != "" && !ok && !c.found.faulty(path{"volumes", v.Source}) {
+			c.bad(c.at.key("volumes").item(i), "no volume %q at the top of the file%s", v.Source, suggest(v.Source, c.project.VolumeNames()))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(compose.Networks)) {
+		if _, ok := c.project.Networks[name]; !ok && !c.found.faulty(path{"networks", name}) {
+			c.bad(c.at.key("networks", name), "no network %q at the top of the file%s", name, suggest(name, c.project.NetworkNames()))
+		}
+	}
+}
+
+// data checks the kind of data against volumes and keys.
+func (c checker) data() {
+	at := c.x("data")
+	if keeps := c.s.Tied(); keeps && c.s.Data.Kind != system.DataHard {
+		if c.exact(at.key("kind")) {
+			at = at.key("kind")
+		}
+		c.bad(at, "want hard, because the service has a volume; have %s", c.s.Data.Kind)
+	}
+	if d := c.s.Data; (d.Export != "") != (d.Import != "") && !c.found.faulty(at) {
+		c.bad(at, "want export and import, have one of them: a key that is read must be written somewhere")
+	} else if d.Export != "" && c.s.Key == "" {
+		c.bad(at.key("export"), "export and import move keys; the service has no key")
+	}
+}
+
+// keys checks key and copies against the architecture's row.
+func (c checker) keys() {
+	s, key := c.s, c.x("key")
+	switch {
+	case c.row.Key == architecture.Must && s.Key == "":
+		if !c.found.faulty(key) {
+			c.found.problem(c.pos(c.x("architecture")), key, "%s needs a key, like /carts/{key}/* or header:X-User", s.Architecture)
+		}
+	case c.row.Key == architecture.Never && s.Key != "":
+		c.bad(key, "%s takes no key", s.Architecture)
+	}
+	if s.NoKey != "" && s.Key == "" {
+		c.bad(c.x("nokey"), "says what becomes of requests without key; the service has no key")
+	}
+	if s.Copies > 0 && c.row.Copies == architecture.Never {
+		c.bad(c.x("copies"), "%s keeps no copies of keys; these do: %s", s.Architecture, words(withCopies()))
+	} else if s.Copies > 1 && !s.Idempotent && s.Software.Kind != system.Builtin {
+		c.bad(c.x("copies"), "copies of a program's keys need idempotent: true, because a write is repeated to every copy")
+	}
+	if s.Software.Kind != system.Builtin && !slices.Contains(c.row.Data, s.Data.Kind) {
+		at := c.x("data")
+		if c.exact(at.key("kind")) {
+			at = at.key("kind")
+		}
+		if !c.exact(at) {
+			at = c.at.key("volumes")
+		}
+		c.bad(at, "%s keeps no %s data; want one of %s", s.Architecture, s.Data.Kind, words(c.row.Data))
+	}
+	if s.Topology != "" && s.Architecture != system.Unstructured {
+		c.bad(c.x("topology"), "topology is of an unstructured overlay; the architecture is %s", s.Architecture)
+	}
+}
+
+func withCopies() []system.Architecture {
+	var all []system.Architecture
+	for _, r := range architecture.Table {
+		if r.Copies != architecture.Never {
+			all = append(all, r.Word)
+		}
+	}
+	return all
+}
+
+// counts checks replicas and scale against the architecture's row.
+func (c checker) counts() {
+	s, sc := c.s, c.x("scale")
+	at := c.replicasAt(string(s.Name))
+	if s.Scale.Max > 0 && s.Scale.Min > s.Scale.Max {
+		c.bad(sc.key("min"), "want at most max, %d; have %d", s.Scale.Max, s.Scale.Min)
+	}
+	switch c.row.Where {
+	case architecture.OneNode:
+		if s.Replicas > 1 {
+			c.bad(at, "%s has one instance, have %d replicas; for more say architecture: replicated", s.Architecture, s.Replicas)
+		}
+		if s.Scale.Min > 1 || s.Scale.Max > 1 {
+			c.bad(sc, "%s has one instance; for more say architecture: replicated", s.Architecture)
+		}
+	case architecture.SomeNodes:
+		if c.exact(sc.key("min")) && s.Scale.Min == 0 {
+			c.bad(sc.key("min"), "%s wants at least 1; only function goes down to 0", s.Architecture)
+		}
+		if s.Replicas > 0 && (s.Replicas < s.Scale.Min || s.Scale.Max > 0 && s.Replicas > s.Scale.Max) {
+			c.bad(at, "want replicas within scale, %s; have %d", bounds(s.Scale), s.Replicas)
+		}
+	case architecture.EveryNode:
+		if s.Replicas > 0 {
+			c.bad(at, "%s has an instance on every eligible node; leave replicas out", s.Architecture)
+		}
+		if c.exact(sc) {
+			c.bad(sc, "%s has an instance on every eligible node; leave scale out", s.Architecture)
+		}
+	case architecture.WhenCalled:
+		if s.Replicas > 0 {
+			c.bad(at, "%s has as many instances as calls need; leave replicas out, scale.max bounds them", s.Architecture)
+		}
+	}
+	for _, goal := range []string{"inflight", "latency", "cpu"} {
+		if p := sc.key(goal); c.exact(p) {
+			c.unbuilt(p, "scaling by a goal is not built yet; scale.min or deploy.replicas sets the number")
+		}
+	}
+}
+
+func bounds(s system.Scale) string {
+	if s.Max == 0 {
+		return fmt.Sprintf("%d or more", max(s.Min, 1))
+	}
+	return fmt.Sprintf("%d to %d", max(s.Min, 1), s.Max)
+}
+
+// switching checks the layer at which requests are switched, and what stands on it.
+func (c checker) switching() {
+	s, sw := c.s, c.x("switch")
+	by := sw.key("by")
+	if !slices.Contains(c.row.By, s.Switch.By) {
+		c.bad(by, "%s is switched by %s, have %s", s.Architecture, strings.ReplaceAll(words(c.row.By), ", ", " or "), s.Switch.By)
+	}
+	if s.Switch.By != system.ByRequest {
+		if len(s.Routes) > 0 {
+			c.bad(c.x("route"), "a route is of requests, and the service is switched by %s", s.Switch.By)
+		}
+		if s.Key != "" && s.Key != keySource {
+			c.bad(c.x("key"), "a service that is switched by %s has only the key source, have %q", s.Switch.By, s.Key)
+		}
+		if s.Switch.Sticky == "cookie" {
+			c.bad(sw.key("sticky"), "a cookie is of requests, and the service is switched by %s", s.Switch.By)
+		}
+	}
+	if s.Switch.Sticky == "key" && s.Key == "" {
+		c.bad(sw.key("sticky"), "the service has no key to stick to")
+	}
+	if s.Switch.By == system.ByName && c.exact(by) {
+		c.unbuilt(by, "switching by name is not built yet; these are: connection, request")
+	}
+	if p := s.Switch.Policy; p != "" && !slices.Contains(builtPolicies, p) {
+		c.unbuilt(sw.key("policy"), "%q is not built yet; these are: %s", p, strings.Join(builtPolicies, ", "))
+	}
+	if t := s.Switch.Sticky; t != "" && t != "none" {
+		c.unbuilt(sw.key("sticky"), "%q is not built yet; this is: none", t)
+	}
+	if m := s.Switch.Model; m != "" && m != "threads" {
+		c.unbuilt(sw.key("model"), "%q is not built yet; this is: threads", m)
+	}
+}
+
+// suits checks software and cache against what the architecture does.
+func (c checker) suits() {
+	k := c.s.Software.Kind
+	if k != "" {
+		switch c.s.Architecture {
+		case system.Swarm:
+			if k != system.Files {
+				c.bad(c.x("architecture"), "swarm distributes files, have %s", k)
+			}
+		case system.Function:
+			if k == system.Files || k == system.Origin || k == system.VM {
+				c.bad(c.x("architecture"), "function starts a program when it is called, have %s", k)
+			}
+		case system.Partitioned, system.Ring, system.Chord, system.Pastry, system.Kademlia, system.Unstructured, system.Superpeer:
+			if k == system.Files || k == system.Origin {
+				c.bad(c.x("architecture"), "%s divides the keys of a program, have %s", c.s.Architecture, k)
+			}
+		}
+	}
+	if c.s.Cache != nil && c.s.Architecture != system.Edge {
+		c.bad(c.x("cache"), "the cache is of an edge service; the architecture is %s", c.s.Architecture)
+	}
+}
+
+// together finds contradictions between services.
+func (f *file) together(s *system.System) {
+	f.cycles(s)
+	f.published(s)
+	routes, vars := map[[2]string]system.Service{}, map[string]system.ServiceName{}
+	for _, one := range s.Services {
+		for i, r := range one.Routes {
+			at := path{"services", string(one.Name), "x-servent", "route"}
+			if len(one.Routes) > 1 {
+				at = at.item(i)
+			}
+			if first, ok := routes[[2]string{r.Host, r.Path}]; ok {
+				f.found.problem(r.Pos, at, "%s%s is also a route of %s", r.Host, r.Path, first.Name)
+			}
+			routes[[2]string{r.Host, r.Path}] = one
+		}
+		if first, ok := vars[one.Name.EnvName()]; ok {
+			f.found.problem(one.Pos, path{"services", string(one.Name)}, "its variables %s_… are also those of %s; give it another name", one.Name.EnvName(), first)
+		}
+		vars[one.Name.EnvName()] = one.Name
+	}
+}
+
+// published finds two services on one port.
+func (f *file) published(s *system.System) {
+	type door struct {
+		service system.ServiceName
+		port    system.Port
+	}
+	var taken []door
+	for _, one := range s.Services {
+		for i, p := range one.Ports {
+			if p.Published == 0 {
+				continue
+			}
+			at := path{"services", string(one.Name), "ports"}.item(i)
+			for _, d := range taken {
+				if d.port.Published == p.Published && d.port.Protocol == p.Protocol && overlap(d.port.Host, p.Host) {
+					who := "service " + string(d.service)
+					if d.service == one.Name {
+						who = "this service"
+					}
+					f.found.problem(p.Pos, at, "port %d/%s is already published by %s at %s", p.Published, p.Protocol, who, d.port.Pos)
+					break
+				}
+			}
+			taken = append(taken, door{one.Name, p})
+		}
+	}
+}
+
+// overlap says that two addresses cannot both listen on one port.
+func overlap(a, b string) bool {
+	all := func(h string) bool { return h == "" || h == "0.0.0.0" || h == "::" }
+	return a == b || all(a) || all(b)
+}
+
+// cycles finds services that wait for one another, each cycle once, from its first service by name.
+func (f *file) cycles(s *system.System) {
+	const open, closed = 1, 2
+	state := map[system.ServiceName]int{}
+	var way []system.ServiceName
+	var visit func(name system.ServiceName)
+	visit = func(name system.ServiceName) {
+		one := s.Service(name)
+		if one == nil || state[name] == closed {
+			return
+		}
+		state[name] = open
+		way = append(way, name)
+		for _, d := range one.DependsOn {
+			if state[d.Service] != open {
+				visit(d.Service)
+				continue
+			}
+			loop := append(slices.Clone(way[slices.Index(way, d.Service):]), d.Service)
+			at := path{"services", string(name), "depends_on", string(d.Service)}
+			f.found.problem(f.pos(at), at, "services wait for one another: %s", strings.ReplaceAll(words(loop), ", ", " → "))
+		}
+		way = way[:len(way)-1]
+		state[name] = closed
+	}
+	for _, one := range s.Services {
+		visit(one.Name)
+	}
+}

@@ -1,0 +1,13 @@
+// Package sysfile turns a user's file into a [system.System]: a Compose file, merged by the reference
+// library compose-go, with what Compose has no word for under x-servent. Every mistake is found in one
+// reading, each with its file, line and column; what Compose knows and Servent does not act on becomes
+// a note, never silence.
+//
+// It reads files (the system file, what it includes and extends, .env and env_file) and nothing else:
+// it never builds, starts, fetches or writes. Whether a program exists is for launch to find out.
+//
+// A file goes through four stages, one noun each: source (YAML nodes, with includes and extends), walk
+// (nodes against one JSON schema, mistakes pruned so that the rest can still be read), compose-go
+// (interpolation, merge, profiles) and reading (the merged model into words of package system, then the
+// checks that need more than one value). Start at [Load].
+package sysfile

@@ -1,0 +1,347 @@
+package sysfile
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"servent/architecture"
+	"servent/system"
+)
+
+// system reads the merged model into words of package system and checks what more than one value says.
+func (f *file) system() *system.System {
+	f.names()
+	s := &system.System{Name: f.project.Name}
+	top := value{f, path{"x-servent"}, f.project.Extensions["x-servent"]}
+	s.Nodes = nodes(top.key("nodes"))
+	for _, name := range slices.Sorted(maps.Keys(f.project.Services)) {
+		s.Services = append(s.Services, f.service(f.project.Services[name]))
+	}
+	for i := range s.Services {
+		f.check(&s.Services[i], s)
+	}
+	f.together(s)
+	if c := top.key("compare"); c.given() {
+		s.Compare = compare(c, s)
+	}
+	f.notes(s)
+	return s
+}
+
+// names says when the system's name is not as written.
+func (f *file) names() {
+	found, depth := spots(f.main, path{"name"})
+	if depth == 0 || f.name != "" {
+		return
+	}
+	at := found[len(found)-1]
+	if t := first(texts(at.src, follow(at.val))); t != f.project.Name {
+		f.found.note(at.pos(), path{"name"}, "read as %q; want %s", f.project.Name, wantName)
+	}
+}
+
+// service reads one service.
+func (f *file) service(c types.ServiceConfig) system.Service {
+	at := path{"services", c.Name}
+	x := value{f, at.key("x-servent"), c.Extensions["x-servent"]}
+	s := system.Service{
+		Name:         system.ServiceName(c.Name),
+		Pos:          f.keyPos(at),
+		Software:     f.software(c, x),
+		Architecture: system.Architecture(x.key("architecture").text()),
+		Topology:     x.key("topology").text(),
+		Key:          read(x.key("key"), keyTemplate),
+		NoKey:        x.key("nokey").text(),
+		Copies:       read(x.key("copies"), count),
+		Idempotent:   read(x.key("idempotent"), truth),
+		Data:         data(x.key("data")),
+		Replicas:     f.replicas(c),
+		Scale:        scale(x.key("scale")),
+		Ports:        f.ports(c),
+		Health:       f.health(c, x.key("health")),
+		Environment:  environment(c.Environment),
+		DependsOn:    f.dependencies(c),
+		Near:         x.key("near").text(),
+		Limits:       f.limits(c, x.key("limits")),
+		Stop:         system.Stop{Signal: c.StopSignal},
+		Volumes:      volumes(c.Volumes),
+		Files:        f.mounted(c),
+		Labels:       maps.Clone(map[string]string(c.Labels)),
+	}
+	for _, r := range x.key("route").items() {
+		one := read(r, route)
+		one.Pos = f.pos(r.at)
+		if one.Path != "" {
+			s.Routes = append(s.Routes, one)
+		}
+	}
+	if c.Restart != "" {
+		s.Restart = read(value{f, at.key("restart"), c.Restart}, restart)
+	}
+	if c.StopGracePeriod != nil {
+		s.Stop.Grace = time.Duration(*c.StopGracePeriod)
+	}
+	if c.Deploy != nil {
+		f.deploy(&s, c.Deploy, at.key("deploy"))
+	}
+	if c.MemReservation > 0 && s.Reserve.Memory == 0 {
+		s.Reserve.Memory = int64(c.MemReservation)
+	}
+	if cache := x.key("cache"); cache.given() {
+		s.Cache = &system.Cache{
+			Size:                 read(cache.key("size"), size),
+			StaleIfError:         read(cache.key("stale-if-error"), duration),
+			StaleWhileRevalidate: read(cache.key("stale-while-revalidate"), duration),
+		}
+	}
+	f.defaults(&s, c, x)
+	return s
+}
+
+// defaults fills what the file leaves to us: architecture, kind of data, layer of the switch.
+func (f *file) defaults(s *system.Service, c types.ServiceConfig, x value) {
+	if s.Architecture == "" {
+		s.Architecture = system.Single
+		if s.Replicas > 1 {
+			s.Architecture = system.Replicated
+			f.found.note(f.pos(f.replicasAt(c.Name)), f.replicasAt(c.Name), "%d replicas are read as architecture: replicated", s.Replicas)
+		}
+	}
+	if s.Data.Kind == "" {
+		s.Data.Kind = system.DataNone
+		if len(s.Volumes) > 0 || s.Data.Path != "" || s.Data.Export != "" {
+			s.Data.Kind = system.DataHard
+		}
+	}
+	sw := x.key("switch")
+	s.Switch = system.Switch{
+		By:     system.By(sw.key("by").text()),
+		Policy: sw.key("policy").text(),
+		Sticky: sw.key("sticky").text(),
+		Model:  sw.key("model").text(),
+	}
+	if s.Switch.By == "" {
+		s.Switch.By = layer(s, c)
+	}
+}
+
+// layer is where requests are switched when the file does not say: by Compose's app_protocol, else by
+// request where there is a key, a route, an HTTP check, software that only speaks HTTP or an
+// architecture that knows no other way, else by connection.
+func layer(s *system.Service, c types.ServiceConfig) system.By {
+	for _, p := range c.Ports {
+		switch strings.ToLower(p.AppProtocol) {
+		case "http", "https", "http2", "h2c", "grpc", "ws", "wss":
+			return system.ByRequest
+		case "tcp", "tls", "udp":
+			return system.ByConnection
+		}
+	}
+	row, _ := architecture.Of(s.Architecture)
+	switch {
+	case s.Key != "" && s.Key != keySource, len(s.Routes) > 0, s.Health.HTTP != "",
+		s.Software.Kind == system.Files, s.Software.Kind == system.Origin,
+		len(row.By) == 1 && row.By[0] == system.ByRequest:
+		return system.ByRequest
+	}
+	return system.ByConnection
+}
+
+// software reads what runs. There must be exactly one; build with image is Compose's build.
+func (f *file) software(c types.ServiceConfig, x value) system.Software {
+	var said []value
+	for _, kind := range kinds {
+		if v := x.key(kind); v.given() {
+			said = append(said, v)
+		}
+	}
+	at := path{"services", c.Name}
+	switch {
+	case c.Build != nil:
+		said = append(said, value{f, at.key("build"), c.Build.Context})
+	case c.Image != "":
+		said = append(said, value{f, at.key("image"), c.Image})
+	}
+	if len(said) == 0 {
+		f.noSoftware(c)
+		return system.Software{}
+	}
+	for _, more := range said[1:] {
+		more.wrong("want one software, have %s and %s", last(said[0].at), last(more.at))
+	}
+	v := said[0]
+	s := system.Software{Kind: system.SoftwareKind(last(v.at)), From: v.text(), Dir: f.dir(v.at)}
+	if s.Kind == system.Process {
+		s.From, s.Run = "", command(v)
+		if _, long := v.raw.(map[string]any); long {
+			s.Run, s.Build, s.Include = command(v.key("run")), command(v.key("build")), v.key("include").texts()
+		}
+	}
+	return s
+}
+
+// kinds are the keys of x-servent that name software.
+var kinds = []string{"process", "wasm", "vm", "files", "origin", "builtin"}
+
+// noSoftware reports a service that says nothing to run, unless what it said was wrong.
+func (f *file) noSoftware(c types.ServiceConfig) {
+	hint, at := "", path{"services", c.Name}
+	said := append([]string{"extends", "image", "build"}, kinds...)
+	for _, p := range f.found.problems {
+		keys, ok := strings.CutPrefix(p.Path, at.String()+".")
+		key, below, deep := strings.Cut(keys, ".")
+		if deep && key == "x-servent" {
+			key, _, _ = strings.Cut(below, ".")
+			ok = ok && (slices.Contains(kinds, key) || rules().at("services", "a", "x-servent", key) == nil)
+		} else {
+			ok = ok && (key == "x-servent" || slices.Contains(said, key))
+		}
+		if ok || f.extends(c.Name) && strings.HasSuffix(p.Path, ".extends") {
+			return
+		}
+	}
+	for _, ext := range slices.Sorted(maps.Keys(c.Extensions)) {
+		if ext != "x-servent" && nearest(ext, []string{"x-servent"}) != "" {
+			hint = " (did you mean x-servent by " + strconv.Quote(ext) + "?)"
+		}
+	}
+	if c.Provider != nil {
+		at = at.key("provider")
+	}
+	f.found.problem(f.keyPos(at), at, "no software: want one of process, files, origin, wasm, vm or builtin under x-servent, or image or build%s", hint)
+}
+
+func last(p path) string { return p[len(p)-1] }
+
+// dir is the folder of the file that declared a key.
+func (f *file) dir(p path) string {
+	found, _ := spots(f.main, p)
+	if len(found) == 0 {
+		return f.home
+	}
+	return filepath.Dir(found[len(found)-1].src.file)
+}
+
+// command is a line in a shell's words or a list of them.
+func command(v value) []string {
+	if line, ok := v.raw.(string); ok {
+		return read(value{v.f, v.at, line}, commandLine)
+	}
+	return v.texts()
+}
+
+func data(v value) system.Data {
+	if _, long := v.raw.(map[string]any); !long {
+		return system.Data{Kind: system.DataKind(v.text())}
+	}
+	return system.Data{
+		Kind:   system.DataKind(v.key("kind").text()),
+		Path:   v.key("path").text(),
+		Export: read(v.key("export"), keyRequest),
+		Import: read(v.key("import"), keyRequest),
+	}
+}
+
+func scale(v value) system.Scale {
+	return system.Scale{
+		Min:      read(v.key("min"), count),
+		Max:      read(v.key("max"), count),
+		Inflight: read(v.key("inflight"), count),
+		Latency:  read(v.key("latency"), duration),
+		CPU:      read(v.key("cpu"), share),
+	}
+}
+
+// health is x-servent's, else Compose's healthcheck.
+func (f *file) health(c types.ServiceConfig, v value) system.Health {
+	if v.given() {
+		if c.HealthCheck != nil {
+			at := path{"services", c.Name, "healthcheck"}
+			f.found.note(f.pos(at), at, "not used: x-servent.health says when an instance is healthy")
+		}
+		return system.Health{
+			HTTP:        read(v.key("http"), webPath),
+			TCP:         read(v.key("tcp"), truth),
+			Disabled:    read(v.key("disable"), truth),
+			Interval:    read(v.key("interval"), duration),
+			Timeout:     read(v.key("timeout"), duration),
+			Retries:     read(v.key("retries"), count),
+			StartPeriod: read(v.key("start_period"), duration),
+		}
+	}
+	var h system.Health
+	check := c.HealthCheck
+	if check == nil {
+		return h
+	}
+	h.Disabled = check.Disable
+	at := path{"services", c.Name, "healthcheck", "test"}
+	if test := []string(check.Test); len(test) > 0 {
+		switch {
+		case test[0] == "NONE":
+			h.Disabled = true
+		case len(test) < 2 || strings.TrimSpace(strings.Join(test[1:], "")) == "":
+			f.found.problem(f.keyPos(at), at, "want a command after %s", test[0])
+		case test[0] == "CMD":
+			h.Command = test[1:]
+		case test[0] == "CMD-SHELL":
+			h.Command = []string{"CMD-SHELL", strings.Join(test[1:], " ")}
+		default:
+			f.found.problem(f.pos(at.item(0)), at, "want CMD, CMD-SHELL or NONE first, have %q", test[0])
+		}
+	}
+	for _, t := range []struct {
+		to   *time.Duration
+		from *types.Duration
+	}{{&h.Interval, check.Interval}, {&h.Timeout, check.Timeout}, {&h.StartPeriod, check.StartPeriod}} {
+		if t.from != nil {
+			*t.to = time.Duration(*t.from)
+		}
+	}
+	if check.Retries != nil {
+		h.Retries = int(*check.Retries)
+	}
+	return h
+}
+
+// environment leaves out what has no value anywhere, as Compose does.
+func environment(from types.MappingWithEquals) map[string]string {
+	var env map[string]string
+	for name, v := range from {
+		if v == nil {
+			continue
+		}
+		if env == nil {
+			env = map[string]string{}
+		}
+		env[name] = *v
+	}
+	return env
+}
+
+var conditions = map[string]string{
+	types.ServiceConditionStarted:               "started",
+	types.ServiceConditionHealthy:               "healthy",
+	types.ServiceConditionCompletedSuccessfully: "completed",
+}
+
+// dependencies are sorted; an optional one on a service that is off is left out.
+func (f *file) dependencies(c types.ServiceConfig) []system.Dependency {
+	var all []system.Dependency
+	for _, name := range slices.Sorted(maps.Keys(c.DependsOn)) {
+		d := c.DependsOn[name]
+		if _, off := f.project.DisabledServices[name]; off && !d.Required {
+			continue
+		}
+		all = append(all, system.Dependency{
+			Service: system.ServiceName(name), Condition: conditions[d.Condition], Optional: !d.Required,
+		})
+	}
+	return all
+}

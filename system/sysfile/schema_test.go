@@ -1,0 +1,153 @@
+package sysfile
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v4"
+
+	"servent/architecture"
+)
+
+// compiled is Schema as an editor would, with our formats.
+func compiled(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	for name, parse := range formats {
+		c.RegisterFormat(&jsonschema.Format{Name: name, Validate: func(v any) error {
+			s := fmt.Sprint(v)
+			if _, ok := v.(string); ok && strings.Contains(s, "$") {
+				return nil // a variable: known only when the file is read
+			}
+			return parse(s)
+		}})
+	}
+	if err := c.AddResource("servent.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("servent.json") // checks it against the draft's own schema
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// documents of a YAML file as JSON values.
+func documents(t *testing.T, file string) []any {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec, err := yaml.NewLoader(bytes.NewReader(text), yaml.WithV3Defaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var docs []any
+	for {
+		var v any
+		if err := dec.Load(&v); errors.Is(err, io.EOF) {
+			return docs
+		} else if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if v, err = jsonschema.UnmarshalJSON(bytes.NewReader(b)); err != nil {
+			t.Fatal(err)
+		}
+		docs = append(docs, v)
+	}
+}
+
+func TestSchemaAcceptsEveryValidFile(t *testing.T) {
+	s := compiled(t)
+	n := 0
+	err := filepath.WalkDir(filepath.Join("testdata", "valid"), func(file string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(file) != ".yaml" || d.Name() == "compose.override.yaml" { // !reset is YAML's, not JSON's
+			return err
+		}
+		for _, doc := range documents(t, file) {
+			n++
+			if err := s.Validate(doc); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+		return nil
+	})
+	if err != nil || n < 40 {
+		t.Errorf("%d documents, %v", n, err)
+	}
+}
+
+func TestSchemaRefusesWhatTheWalkRefuses(t *testing.T) {
+	s := compiled(t)
+	for _, name := range []string{
+		"architecture-typo", "belongs-at-top", "belongs-under-x-servent", "compare", "constraints", "copies", "data",
+		"durations", "files-origin", "key", "limits", "nodes", "ports-wrong", "process", "routes-wrong",
+		"scalar-for-map", "switch", "types", "unknown-keys", "uses-null",
+	} {
+		for _, doc := range documents(t, filepath.Join("testdata", "broken", name+".yaml")) {
+			if s.Validate(doc) == nil {
+				t.Errorf("%s: the schema accepts it, want a refusal", name)
+			}
+		}
+	}
+}
+
+func TestSchemaListsTheTable(t *testing.T) {
+	r := rules().at("services", "any", "x-servent", "architecture")
+	if got, want := r.enum, architecture.Words(false); !slices.Equal(got, want) {
+		t.Errorf("architectures in the schema = %v, want %v", got, want)
+	}
+	if !bytes.Equal(Schema(), Schema()) {
+		t.Error("two calls of Schema differ")
+	}
+}
+
+// Every format of the schema has its parser, or a typing slip would check nothing.
+func TestSchemaFormatsHaveParsers(t *testing.T) {
+	used := map[string]bool{}
+	var visit func(v any)
+	visit = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if f, ok := v["format"].(string); ok {
+				used[f] = true
+				if formats[f] == nil {
+					t.Errorf("format %q has no parser", f)
+				}
+			}
+			for _, sub := range v {
+				visit(sub)
+			}
+		case []any:
+			for _, sub := range v {
+				visit(sub)
+			}
+		}
+	}
+	visit(spec())
+	for name := range formats {
+		if !used[name] {
+			t.Errorf("format %q is in no schema", name)
+		}
+	}
+}
