@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"placement":           1,
 	"route":               1,
 	"architecture":        1,
+	"system/notation":     1,
 	"system/sysfile":      2,
 	"link":                2,
 	"control":             2,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"servent/control"
@@ -103,7 +104,7 @@ func (w *watch) give(ctx context.Context, line watchLine) error {
 	if line.Batch != nil {
 		b = *line.Batch
 	}
-	if ctx.Err() != nil || b.Rev < w.next || w.next == 0 && line.Batch == nil {
+	if ctx.Err() != nil || b.Rev < w.next || w.next == 0 && line.Batch == nil || b.Rev == math.MaxInt64 {
 		return nil
 	}
 	w.next = b.Rev + 1

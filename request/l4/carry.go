@@ -124,8 +124,8 @@ func (s *Switch) attempt(ctx context.Context, client net.Conn, to target, in rou
 	if cause := context.Cause(ctx); broke != nil && cause != nil {
 		broke = cause
 	}
-	line.Done(took, broke != nil)
 	line.Moved(r.towards, r.back)
+	line.Done(took, broke != nil)
 	s.o.Log.Debug("connection", "service", to.service, "instance", in.ID, "node", in.Node, "dur", time.Since(start), "err", broke)
 	return false, nil
 }

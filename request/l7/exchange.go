@@ -135,7 +135,7 @@ func (x *exchange) repeatable(v verdict) bool {
 func (x *exchange) run(aim func(*route.Table) target) {
 	s := x.s
 	if err := x.body(); err != nil {
-		refuse(x.w, http.StatusBadRequest, err.Error(), "")
+		x.refuse(http.StatusBadRequest, err.Error(), "")
 		return
 	}
 	defer x.end()
@@ -171,8 +171,8 @@ func (x *exchange) run(aim func(*route.Table) target) {
 		v, err := x.attempt(t, to, in)
 		if v == answered || v == severed {
 			took := x.began
-			line.Done(took, v == severed || x.status >= 500)
 			line.Moved(x.moved(), x.out)
+			line.Done(took, v == severed || x.status >= 500)
 			s.o.Log.Debug("request", "service", to.service, "instance", in.ID, "node", in.Node, "dur", took, "err", err)
 			if v == severed {
 				panic(http.ErrAbortHandler) // cut the connection: a broken answer never ends cleanly
@@ -180,7 +180,7 @@ func (x *exchange) run(aim func(*route.Table) target) {
 			return
 		}
 		if v == misread {
-			refuse(x.w, http.StatusBadRequest, err.Error(), "")
+			x.refuse(http.StatusBadRequest, err.Error(), "")
 			return
 		}
 		x.abandon()
@@ -189,13 +189,13 @@ func (x *exchange) run(aim func(*route.Table) target) {
 			breaks++ // a lost node is nobody's fault: the others are asked however many there are
 		}
 		if !x.repeatable(v) || breaks > max(0, s.o.Retries) {
-			line.Done(time.Since(x.start), true)
 			line.Moved(x.moved(), 0)
+			line.Done(time.Since(x.start), true)
 			why := "the request may have been carried out, and is not sent twice"
 			if idempotent(x.in.Method) {
 				why = "its answer broke"
 			}
-			refuse(x.w, http.StatusBadGateway, fmt.Sprintf("%v; %s", last, why), "servent logs "+string(to.service))
+			x.refuse(http.StatusBadGateway, fmt.Sprintf("%v; %s", last, why), "servent logs "+string(to.service))
 			return
 		}
 		line.Retried()
@@ -234,7 +234,13 @@ func (x *exchange) giveUp(to target, last, err error) {
 		why += "; " + err.Error()
 	}
 	x.w.Header().Set("Retry-After", strconv.Itoa(1))
-	refuse(x.w, http.StatusServiceUnavailable, fmt.Sprintf("no instance of %s can answer: %s", to.service, why), "servent explain "+string(to.service))
+	x.refuse(http.StatusServiceUnavailable, fmt.Sprintf("no instance of %s can answer: %s", to.service, why), "servent explain "+string(to.service))
+}
+
+// refuse answers with an error of ours, given by no instance.
+func (x *exchange) refuse(status int, why, next string) {
+	x.stamp(x.w.Header(), status, route.Instance{Node: x.s.o.Self, Local: true})
+	refuse(x.w, status, why, next)
 }
 
 var (

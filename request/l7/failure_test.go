@@ -197,6 +197,9 @@ func TestNobodyAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f.change(func() { *f.service("api") = route.Service{Name: "api"}; tt.edit(f.service("api")) })
 			res, body := ask(t, c, "GET", door, nil)
+			if timing := res.Header.Get("Server-Timing"); !strings.HasPrefix(timing, `node;desc="node-1", hops;desc="0", total;dur=`) {
+				t.Errorf("Server-Timing %q", timing)
+			}
 			if res.StatusCode != 503 || res.Header.Get("Retry-After") != "1" || !strings.Contains(body, tt.want) || !strings.HasSuffix(body, "next: servent explain api\n") {
 				t.Errorf("%d %v %q, want 503, Retry-After, …%q", res.StatusCode, res.Header, body, tt.want)
 			}
@@ -407,6 +410,54 @@ func TestChurn(t *testing.T) {
 	if failed.Load() > 0 || gets.Load() < 100 {
 		t.Errorf("%d of %d GETs failed", failed.Load(), gets.Load())
 	}
+}
+
+// A whole node is killed under load, with more instances than there are retries: its link breaks, then
+// refuses, and only later do the tables know. No GET fails.
+func TestNodeKilledUnderLoad(t *testing.T) {
+	f := newFleet(t, 3)
+	var dying []*program
+	for n := range 4 {
+		dying = append(dying, f.run("node-3", 2*n+1, text("x")))
+	}
+	f.run("node-1", 2, text("x"))
+	f.run("node-2", 4, text("x"))
+	doors, c := []string{f.door("node-1"), f.door("node-2")}, client(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	var gets atomic.Int64
+	for w := range 6 {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				if res, err := c.Get(doors[w%2]); err != nil {
+					t.Errorf("GET: %v", err)
+				} else {
+					body, err := io.ReadAll(res.Body)
+					res.Body.Close()
+					if res.StatusCode != 200 || string(body) != "x" || err != nil {
+						t.Errorf("GET: %d %q %v", res.StatusCode, body, err)
+					}
+				}
+				gets.Add(1)
+			}
+		})
+	}
+	more := func() {
+		before := gets.Load()
+		eventually(t, "requests go on", func() bool { return gets.Load() > before+50 })
+	}
+	more()
+	node := f.nodes["node-3"]
+	_ = node.peer.Listener.Close()
+	node.peer.CloseClientConnections()
+	for _, p := range dying {
+		p.kill()
+	}
+	more()
+	f.lose("node-3")
+	more()
+	cancel()
+	load.Wait()
 }
 
 // The instance's node is charged for serving, the node that a request enters by for sending it onward; an

@@ -129,15 +129,18 @@ func idempotent(method string) bool {
 	return false
 }
 
-// timing is the Server-Timing entry of an answer: who gave it, over how many hops from node to node,
-// and how long it took until it began.
+// timing is the Server-Timing entry of an answer: who gave it (no instance: the node itself), over how
+// many hops from node to node, and how long it took until it began.
 func timing(in route.Instance, took time.Duration) string {
-	hops := 1
+	hops, instance := 1, ""
 	if in.Local {
 		hops = 0
 	}
-	return fmt.Sprintf(`node;desc="%s", instance;desc="%s", hops;desc="%d", total;dur=%.1f`,
-		quoted(string(in.Node)), quoted(string(in.ID)), hops, float64(took)/float64(time.Millisecond))
+	if in.ID != "" {
+		instance = fmt.Sprintf(`, instance;desc="%s"`, quoted(string(in.ID)))
+	}
+	return fmt.Sprintf(`node;desc="%s"%s, hops;desc="%d", total;dur=%.1f`,
+		quoted(string(in.Node)), instance, hops, float64(took)/float64(time.Millisecond))
 }
 
 // refuse answers with an error of ours: what is wrong, and the next step if there is one.
