@@ -41,7 +41,7 @@ bench-idle: build ## memory of idle nodes → bench/idle.md
 	bench/idle.sh bin/servent > bench/idle.md.new && mv bench/idle.md.new bench/idle.md && cat bench/idle.md
 
 bench-emulation: build ## throughput of 1…16 emulated nodes → bench/emulation.md
-	go run ./bench/emulation bin/servent > bench/emulation.md.new && mv bench/emulation.md.new bench/emulation.md && cat bench/emulation.md
+	go build -o bin/emulation ./bench/emulation && bin/emulation bin/servent > bench/emulation.md.new && mv bench/emulation.md.new bench/emulation.md && cat bench/emulation.md
 
 clean: ## remove what was built
 	rm -rf bin dist

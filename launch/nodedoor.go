@@ -30,8 +30,9 @@ func (n *nodeDoor) Meter(ctx context.Context, id system.NodeID) (m admin.NodeMet
 	return m, json.NewDecoder(body).Decode(&m)
 }
 
+// ask makes one request over the link, which encrypts by itself: to HTTP it is plain.
 func (n *nodeDoor) ask(ctx context.Context, id system.NodeID, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+string(id)+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(id)+path, nil)
 	if err != nil {
 		return nil, err
 	}
