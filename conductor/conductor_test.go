@@ -186,7 +186,7 @@ func TestDeposedConductorCannotWrite(t *testing.T) {
 		v := f.view()
 		stale := *v.Plan
 		stale.Generation, stale.Fence, stale.Services = 99, was, nil
-		ok, err := f.cluster().WritePlan(t.Context(), control.Fence{Key: control.Seat, Rev: control.Rev(was)}, v.Plan, &stale, nil, nil)
+		ok, err := f.cluster().WritePlan(t.Context(), control.Fence{Key: control.Seat, Rev: control.Rev(was)}, v, &stale, nil, nil)
 		if ok || err != nil {
 			t.Errorf("WritePlan under the old fence = %v, %v, want false, nil", ok, err)
 		}
@@ -304,7 +304,7 @@ func TestEventsAreTrimmed(t *testing.T) {
 		for i := range events {
 			events[i] = system.Event{Time: time.Now().Add(time.Duration(i)), Text: fmt.Sprint(i)}
 		}
-		if ok, err := f.cluster().WritePlan(t.Context(), fence, nil, &system.Plan{System: "shop", Generation: 1}, nil, events); !ok || err != nil {
+		if ok, err := f.cluster().WritePlan(t.Context(), fence, &control.View{}, &system.Plan{System: "shop", Generation: 1}, nil, events); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 		f.conduct("control", newWire(f.store)) // the seat is free when the lease ends

@@ -94,7 +94,7 @@ func (l *leader) step(ctx context.Context) error {
 	l.tell(d.Events, now)
 	write, cancel := context.WithTimeout(ctx, l.Lease)
 	defer cancel()
-	ok, err := l.Cluster.WritePlan(write, l.fence, v.Plan, d.Plan, d.Holders, l.pending)
+	ok, err := l.Cluster.WritePlan(write, l.fence, v, d.Plan, d.Holders, l.pending)
 	switch {
 	case err != nil:
 		l.Log.Warn("plan not written; trying again", "node", l.Self, "err", err)

@@ -38,6 +38,7 @@ type View struct {
 	Rev     Rev
 	Wanted  *system.System // nil: nothing is wanted
 	Plan    *system.Plan   // nil: there is none yet
+	Planned Rev            // of the plan's last change; 0: there is none yet
 	Seen    []system.Seen  // sorted by node
 	Holders []system.Holder
 	Events  []system.Event // oldest first
@@ -77,21 +78,22 @@ func (c Cluster) Read(ctx context.Context) (*View, error) {
 }
 
 // Follow calls each with the present view and with every later one until ctx ends (nil) or each fails.
-// While the store is unavailable the last view stands; Follow tries again by itself and calls trouble,
-// if not nil, once per outage. Views may be skipped, never reordered.
+// While the store is unavailable, or holds what cannot be read, the last view stands; Follow goes on by
+// itself and calls trouble, if not nil, once per outage. Views may be skipped, never reordered.
 func (c Cluster) Follow(ctx context.Context, trouble func(error), each func(*View) error) error {
 	const first, longest = 50 * time.Millisecond, time.Second
 	wait, told := first, false
 	for {
 		var f folder
-		var failed error // of a view or of each: no outage
+		var failed error // of each: no outage
 		show := func() error {
 			v, err := f.view()
 			if err == nil {
-				err = each(v)
+				failed = each(v)
+			} else if trouble != nil {
+				trouble(err)
 			}
-			failed = err
-			return err
+			return failed
 		}
 		err := f.list(ctx, c.Store)
 		if err == nil {
@@ -201,11 +203,12 @@ type planDoc struct {
 }
 
 // WritePlan replaces the plan and adds holders and events, all under the fence. It returns false when the
-// fence is no longer the leader's. old is the plan that stands: the last that this leader wrote, else one
-// read after it won. All is one transaction while that is within a store's bounds; if not, holders go
+// fence is no longer the leader's, or the plan is not the one that stood in the view: a write whose answer
+// was lost may have come late. All is one transaction while that is within a store's bounds; if not, holders go
 // before the plan, so that no data is ever without its word, and events after it.
-func (c Cluster) WritePlan(ctx context.Context, f Fence, old, next *system.Plan, holders []system.Holder, events []system.Event) (bool, error) {
+func (c Cluster) WritePlan(ctx context.Context, f Fence, stood *View, next *system.Plan, holders []system.Holder, events []system.Event) (bool, error) {
 	var before, plan, after Txn
+	old := stood.Plan
 	doc := planDoc{Plan: *next}
 	doc.Plan.Services = nil
 	for i := range next.Services {
@@ -234,11 +237,15 @@ func (c Cluster) WritePlan(ctx context.Context, f Fence, old, next *system.Plan,
 	for i, e := range events {
 		after.put(fmt.Sprintf("%s%020d-%03d", PrefixEvent, e.Time.UnixNano(), i), e, nil)
 	}
+	conds := []Cond{f.Cond(), {Key: planMeta, Modified: stood.Planned}}
 	for _, ops := range parts(before.Ops, plan.Ops, after.Ops) {
-		if _, ok, err := c.Commit(ctx, Txn{Conds: []Cond{f.Cond()}, Ops: ops}); err != nil {
+		if _, ok, err := c.Commit(ctx, Txn{Conds: conds, Ops: ops}); err != nil {
 			return false, fmt.Errorf("write plan %d: %w", next.Generation, err)
 		} else if !ok {
 			return false, nil
+		}
+		if slices.ContainsFunc(ops, func(op Op) bool { return op.Key == planMeta }) {
+			conds = conds[:1]
 		}
 	}
 	return true, nil
@@ -339,7 +346,8 @@ type folder struct {
 	seen    map[string]system.Seen
 	holders map[string]system.Holder
 	events  map[string]system.Event
-	err     error
+	planned Rev              // of the plan's last change
+	bad     map[string]error // keys that cannot be read
 }
 
 // list fills the folder with what stands now.
@@ -349,7 +357,7 @@ func (f *folder) list(ctx context.Context, s Store) error {
 		return fmt.Errorf("read the cluster: %w", err)
 	}
 	*f = folder{want: map[system.ServiceName]system.Service{}, deploy: map[system.ServiceName]system.Deployment{},
-		seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{}}
+		bad: map[string]error{}, seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{}}
 	b := Batch{Rev: rev}
 	for _, kv := range kvs {
 		b.Changes = append(b.Changes, Change{KV: kv})
@@ -376,7 +384,10 @@ func (f *folder) change(c Change) bool {
 		f.wanted, err = decode[wantedDoc](c)
 	} else if key == planMeta {
 		f.plan, err = decode[planDoc](c)
-		f.hasPlan = !c.Deleted
+		f.hasPlan, f.planned = !c.Deleted, c.KV.Modified
+		if c.Deleted {
+			f.planned = 0
+		}
 	} else if name, ok := under(wantedService); ok {
 		err = fold(f.want, system.ServiceName(name), c)
 	} else if name, ok := under(planService); ok {
@@ -390,10 +401,22 @@ func (f *folder) change(c Change) bool {
 	} else {
 		return false
 	}
-	if err != nil && f.err == nil {
-		f.err = fmt.Errorf("control key %s: %w", key, err)
+	delete(f.bad, key)
+	if err != nil {
+		f.bad[key] = fmt.Errorf("control key %s: %w", key, err)
 	}
 	return true
+}
+
+// unreadable is why no view can be made. A report or an event that cannot be read is left out; without
+// its part of the plan or the word of who holds data, a node would do harm.
+func (f *folder) unreadable() error {
+	for _, key := range slices.Sorted(maps.Keys(f.bad)) {
+		if !strings.HasPrefix(key, PrefixSeen) && !strings.HasPrefix(key, PrefixEvent) {
+			return f.bad[key]
+		}
+	}
+	return nil
 }
 
 func decode[T any](c Change) (v T, err error) {
@@ -417,10 +440,10 @@ func fold[K comparable, T any](m map[K]T, k K, c Change) error {
 
 // view is a copy: maps are read out in order, and values are shared but never written.
 func (f *folder) view() (*View, error) {
-	if f.err != nil {
-		return nil, f.err
+	if err := f.unreadable(); err != nil {
+		return nil, err
 	}
-	v := &View{Rev: f.rev, Seen: ordered(f.seen), Holders: ordered(f.holders), Events: ordered(f.events)}
+	v := &View{Planned: f.planned, Rev: f.rev, Seen: ordered(f.seen), Holders: ordered(f.holders), Events: ordered(f.events)}
 	if len(f.wanted.System.Name) > 0 {
 		sys := f.wanted.System
 		for _, name := range f.wanted.Services {

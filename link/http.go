@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -69,9 +70,11 @@ func HTTPTransport(l Link, o HTTPOptions) *Transport {
 			DialTLSContext:      dial,
 			MaxIdleConnsPerHost: o.IdlePerNode,
 			IdleConnTimeout:     o.IdleAfter,
-			DisableCompression:  true,
-			ReadBufferSize:      piece,
-			WriteBufferSize:     piece,
+			// A request that asks first gets an answer from a node of ours, but not from any program.
+			ExpectContinueTimeout: time.Second,
+			DisableCompression:    true,
+			ReadBufferSize:        piece,
+			WriteBufferSize:       piece,
 		}
 	})
 }
@@ -171,6 +174,9 @@ func serve(ctx context.Context, l Link, proto Proto, log *slog.Logger, srv *http
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopFor)
 		defer cancel()
 		err := srv.Shutdown(grace)
+		if errors.Is(err, net.ErrClosed) { // the link has closed the listener before us, which is as good
+			err = nil
+		}
 		if err != nil {
 			srv.Close()
 		}

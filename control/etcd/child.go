@@ -3,6 +3,7 @@ package etcd
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -241,19 +242,30 @@ func ServeChild(ctx context.Context, in io.Reader, out, log io.Writer) error {
 	return Serve(ctx, o)
 }
 
-// tail passes lines on and remembers the last one.
+// tail passes lines on and remembers why the server ended: the last thing that it called fatal, else its
+// last line. (A panic's last line is one of its stack.)
 type tail struct {
 	also io.Writer
 
-	mu  sync.Mutex
-	end []byte
+	mu    sync.Mutex // guards what follows
+	part  []byte     // of a line
+	line  string
+	fatal string
 }
 
 func (t *tail) Write(p []byte) (int, error) {
-	const most = 1 << 10
+	const most = 4 << 10 // of one line; what is longer is cut off in front
 	t.mu.Lock()
-	t.end = append(t.end, p...)
-	t.end = bytes.Clone(t.end[max(0, len(t.end)-most):])
+	t.part = append(t.part, p...)
+	for {
+		line, rest, ended := bytes.Cut(t.part, []byte("\n"))
+		if !ended {
+			break
+		}
+		t.part = rest
+		t.hear(bytes.TrimSpace(line))
+	}
+	t.part = bytes.Clone(t.part[max(0, len(t.part)-most):])
 	t.mu.Unlock()
 	if t.also == nil {
 		return len(p), nil
@@ -261,9 +273,19 @@ func (t *tail) Write(p []byte) (int, error) {
 	return t.also.Write(p)
 }
 
+// hear takes one line. mu is held.
+func (t *tail) hear(line []byte) {
+	if len(line) > 0 {
+		t.line = string(line)
+	}
+	var said struct{ Level, Msg, Error string }
+	if json.Unmarshal(line, &said) == nil && (said.Level == "panic" || said.Level == "fatal") {
+		t.fatal = strings.TrimSuffix(said.Msg+": "+said.Error, ": ")
+	}
+}
+
 func (t *tail) last() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	lines := strings.Split(strings.TrimSpace(string(t.end)), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+	return cmp.Or(t.fatal, strings.TrimSpace(string(t.part)), t.line)
 }

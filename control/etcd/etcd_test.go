@@ -20,30 +20,35 @@ import (
 	"servent/control/etcd"
 )
 
-// childWord in the environment makes the test's program a server, as the servent program's hidden verb does.
-const childWord = "SERVENT_TEST_ETCD"
-
+// TestMain makes the test's program a server when its first argument says so, as the servent program's
+// hidden verb does.
 func TestMain(m *testing.M) {
 	var err error
-	switch os.Getenv(childWord) {
-	case "":
-		os.Setenv(childWord, "child") // for the processes that the tests start
-		flag.Parse()
-		flag.Set("test.parallel", "16") // the tests wait more than they work
-		os.Exit(m.Run())
+	switch word(1) {
 	case "child":
 		err = etcd.ServeChild(context.Background(), os.Stdin, os.Stdout, os.Stderr)
 	case "stock":
 		err = serveStock(os.Stdin, os.Stdout)
 	case "parent":
-		err = parent(os.Args[1])
+		err = parent(word(2))
 	case "broken":
 		err = errors.New("the disk is on fire")
+	default:
+		flag.Parse()
+		flag.Set("test.parallel", "16") // the tests wait more than they work
+		os.Exit(m.Run())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func word(i int) string {
+	if i < len(os.Args) {
+		return os.Args[i]
+	}
+	return ""
 }
 
 func program(t *testing.T) string {
@@ -59,7 +64,7 @@ func program(t *testing.T) string {
 func start(t *testing.T, dir string) (child *etcd.Child, died <-chan error) {
 	t.Helper()
 	deaths := make(chan error, 16)
-	child = etcd.NewChild(etcd.ChildOptions{Argv: []string{program(t)}, Dir: dir, Log: t.Output(), Died: func(err error) {
+	child = etcd.NewChild(etcd.ChildOptions{Argv: []string{program(t), "child"}, Dir: dir, Log: t.Output(), Died: func(err error) {
 		select {
 		case deaths <- err:
 		default:
@@ -291,13 +296,10 @@ func TestNeverAnswers(t *testing.T) {
 	dir := t.TempDir()
 	deaths := 0
 	child := etcd.NewChild(etcd.ChildOptions{
-		Argv: []string{"env", childWord + "=broken", program(t)},
+		Argv: []string{program(t), "broken"},
 		Dir:  dir,
 		Died: func(error) { deaths++ },
 	})
-	if runtime.GOOS == "windows" {
-		t.Skip("needs the program env")
-	}
 	err := child.Run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "the disk is on fire") || deaths != 2 {
 		t.Errorf("Run = %v after %d deaths, want the server's last word after 2", err, deaths)
@@ -348,12 +350,11 @@ func TestUnavailable(t *testing.T) {
 
 // parent is a process that starts a child and is killed by its test.
 func parent(dir string) error {
-	os.Setenv(childWord, "child")
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	child := etcd.NewChild(etcd.ChildOptions{Argv: []string{program}, Dir: dir})
+	child := etcd.NewChild(etcd.ChildOptions{Argv: []string{program, "child"}, Dir: dir})
 	go child.Run(context.Background())
 	if _, err := child.Open(context.Background(), ""); err != nil {
 		return err

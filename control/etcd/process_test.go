@@ -21,7 +21,7 @@ import (
 func TestDiesWithItsParent(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	cmd := exec.Command("env", childWord+"=parent", program(t), dir)
+	cmd := exec.Command(program(t), "parent", dir)
 	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -61,8 +61,7 @@ func TestUsersEtcd(t *testing.T) {
 		dir := t.TempDir()
 		o := etcd.Options{Dir: filepath.Join(dir, "data")}
 		words := keys(t, dir, &o)
-		cmd := exec.Command(program(t))
-		cmd.Env = append(os.Environ(), childWord+"=stock")
+		cmd := exec.Command(program(t), "stock")
 		cmd.Stderr = t.Output()
 		in, err := cmd.StdinPipe()
 		if err != nil {

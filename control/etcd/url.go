@@ -72,12 +72,14 @@ func endpoint(host string) (end string, local bool, err error) {
 			return "", false, fmt.Errorf("host %q: want HOST:PORT", host)
 		}
 	}
-	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+	if inner, ok := strings.CutPrefix(name, "["); ok { // without a port
+		name = strings.TrimSuffix(inner, "]")
+	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return "", false, fmt.Errorf("host %q: port %q: want 1…65535", host, port)
 	}
 	ip, err := netip.ParseAddr(name)
-	if err != nil && (name == "" || strings.ContainsAny(name, "/:@[]% \t\n")) {
+	if ip.Zone() != "" || err != nil && (name == "" || strings.ContainsAny(name, "/:@[]% \t\n")) {
 		return "", false, fmt.Errorf("host %q: want HOST:PORT", host)
 	}
 	return net.JoinHostPort(name, port), name == "localhost" || ip.IsLoopback(), nil

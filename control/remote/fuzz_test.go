@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -27,8 +26,11 @@ func as(role identity.Role) func(*http.Request) (identity.ID, bool) {
 
 // ask sends bytes to a handler, as anything that holds a certificate may.
 func ask(store control.Store, role identity.Role, method, path, body string) *httptest.ResponseRecorder {
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if strings.HasSuffix(path, "/watch") {
+		time.AfterFunc(20*time.Millisecond, cancel)
+	}
 	w := httptest.NewRecorder()
 	remote.Handler(store, as(role), remote.Bounds{}).ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body)))
 	return w
@@ -161,9 +163,6 @@ func FuzzWatchLines(f *testing.F) {
 		})
 		if err == nil {
 			t.Errorf("%q: Watch = nil, want an error: no server answers", body)
-		}
-		if strings.HasPrefix(body, `{"error":{"code":"compacted"`) && from == 5 && strings.HasSuffix(body, "gone\"}}\n") && !errors.Is(err, control.ErrCompacted) && !errors.Is(err, control.ErrUnavailable) {
-			t.Errorf("%q: Watch = %v", body, err)
 		}
 	})
 }

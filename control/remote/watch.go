@@ -104,7 +104,7 @@ func (w *watch) give(ctx context.Context, line watchLine) error {
 	if line.Batch != nil {
 		b = *line.Batch
 	}
-	if ctx.Err() != nil || b.Rev < w.next || w.next == 0 && line.Batch == nil || b.Rev == math.MaxInt64 {
+	if ctx.Err() != nil || b.Rev < max(w.next, 1) || w.next == 0 && line.Batch == nil || b.Rev == math.MaxInt64 {
 		return nil
 	}
 	w.next = b.Rev + 1

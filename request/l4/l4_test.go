@@ -345,6 +345,20 @@ func TestStationChargesTurns(t *testing.T) {
 	}
 }
 
+// A message in many pieces is one turn; so are many answers to it.
+func TestTurns(t *testing.T) {
+	var taken int
+	turns := turns{take: func(context.Context) (link.Turn, error) { taken++; return link.Turn{}, nil }}
+	for i, step := range []struct {
+		do    func(context.Context) error
+		taken int
+	}{{turns.answer, 0}, {turns.ask, 1}, {turns.ask, 1}, {turns.answer, 1}, {turns.answer, 1}, {turns.ask, 2}} {
+		if err := step.do(t.Context()); err != nil || taken != step.taken {
+			t.Errorf("step %d: %d turns, %v, want %d", i, taken, err, step.taken)
+		}
+	}
+}
+
 func TestServeDrains(t *testing.T) {
 	f := newFleet(t, 2)
 	f.run("node-2", 1, say("api/1"))
@@ -398,6 +412,27 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// One that waits for its turn to be accepted is cut off when the door closes.
+func TestStopWhileFull(t *testing.T) {
+	f := newFleet(t, 1, func(o *Options) { o.Conns = 1 })
+	f.run("node-1", 1, say("api/1"))
+	ln, sw := listen(t), f.nodes["node-1"].sw
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- sw.Serve(ctx, ln, "api") }()
+	first := dial(t, ln.Addr().String())
+	_, _ = bufio.NewReader(first).ReadString('\n')
+	second := dial(t, ln.Addr().String())
+	cancel()
+	if n, err := second.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read %d, %v, want it cut off", n, err)
+	}
+	first.Close()
+	if err := <-done; err != nil {
+		t.Errorf("Serve() = %v, want nil", err)
+	}
+}
+
 // Instances die and come back under load: a client that connects anew gets an answer at once.
 func TestChurn(t *testing.T) {
 	f := newFleet(t, 3)
@@ -422,10 +457,14 @@ func TestChurn(t *testing.T) {
 	for range 4 {
 		load.Go(func() {
 			for ctx.Err() == nil {
-				c := dial(t, door)
-				fmt.Fprintln(c, 41)
-				line, err := bufio.NewReader(c).ReadString('\n')
-				c.Close()
+				line := ""
+				c, err := net.Dial("tcp", door)
+				if err == nil {
+					_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+					fmt.Fprintln(c, 41)
+					line, err = bufio.NewReader(c).ReadString('\n')
+					c.Close()
+				}
 				switch {
 				case line == "42\n":
 					answers.Add(1)

@@ -50,7 +50,7 @@ func (x *exchange) deliver(ctx context.Context, res *http.Response, in route.Ins
 				return answered, nil
 			}
 			if err != nil {
-				return answered, fmt.Errorf("read its answer: %w", cause(ctx, err))
+				return severed, fmt.Errorf("read its answer: %w", cause(ctx, err))
 			}
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"servent/driver"
 	"servent/link"
+	"servent/meter"
 	"servent/route"
 	"servent/system"
 )
@@ -101,6 +102,44 @@ func TestRetries(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// An answer that is too long to be kept back cannot be asked for again: the client sees that it broke.
+func TestLongAnswerBreaks(t *testing.T) {
+	long := strings.Repeat("x", replay+1)
+	for name, fail := range map[string]http.HandlerFunc{"length": vanish(long, 3*replay), "chunked": vanish(long, -1)} {
+		for _, node := range []system.NodeID{"node-1", "node-2"} {
+			f := newFleet(t, 2)
+			p := f.run(node, 1, fail)
+			res, err := client(t).Get(f.door("node-1"))
+			if err == nil {
+				_, err = io.ReadAll(res.Body)
+				res.Body.Close()
+			}
+			if err == nil || p.hits.Load() != 1 {
+				t.Errorf("%s at %s: read to a clean end after %d attempts", name, node, p.hits.Load())
+			}
+			n := f.nodes["node-1"]
+			eventually(t, "it counts as an error", func() bool { return meter.Total(n.meter.Snapshot()).Errors == 1 })
+		}
+	}
+}
+
+// When a node refuses, none of its instances is tried next.
+func TestUnreachableNode(t *testing.T) {
+	f := newFleet(t, 3)
+	for n := range 4 {
+		f.place("node-2", n+1, driver.Endpoint{})
+	}
+	f.run("node-3", 5, text("x"))
+	f.nodes["node-2"].peer.Close()
+	f.change(func() { f.service("api").Switch.Policy = "roundrobin" })
+	if res, body := ask(t, client(t), "POST", f.door("node-1"), nil); res.StatusCode != 200 {
+		t.Errorf("got %d %s", res.StatusCode, body)
+	}
+	if n := meter.Total(f.nodes["node-1"].meter.Snapshot()).Retries; n > 1 {
+		t.Errorf("node-2 was tried %d times, want its instances avoided together", n)
 	}
 }
 
@@ -277,8 +316,11 @@ func TestClientAbortCancelsUpstream(t *testing.T) {
 		<-ended
 		sw := f.nodes[node].sw
 		eventually(t, "nothing in flight", func() bool { return sw.Inflight("api/1") == 0 })
-		if l := f.nodes["node-1"].sw.loads.Of("api/1", time.Now(), f.nodes["node-1"].table.Load()); l.Suspect || l.Inflight != 0 {
-			t.Errorf("after the client left: %+v, want no suspect", l)
+		entry := f.nodes["node-1"]
+		load := func() route.Load { return entry.sw.loads.Of("api/1", time.Now(), entry.table.Load()) }
+		eventually(t, "nothing in flight where it entered", func() bool { return load().Inflight == 0 })
+		if load().Suspect {
+			t.Error("the instance is suspect though it was the client who left")
 		}
 	}
 }
