@@ -305,14 +305,9 @@ func newRing(t *testing.T, n int) *ring {
 
 // env is what member i is told of the ring.
 func (r *ring) env(i int) map[string]string {
-	var peers []string
-	for _, d := range r.doors {
-		peers = append(peers, d.URL)
-	}
 	return map[string]string{
 		"SERVENT_INSTANCE": fmt.Sprintf("tokens/%d", i+1),
-		"SERVENT_PEERS":    strings.Join(peers, ","),
-		"SERVENT_NEXT":     peers[(i+1)%len(peers)],
+		"SERVENT_NEXT":     r.doors[(i+1)%len(r.doors)].URL,
 	}
 }
 
@@ -354,33 +349,37 @@ func passRound(t *testing.T, r *ring) {
 	for i, door := range r.doors { // whoever starts it
 		status, body := request(t, "POST", door.URL+"/start?rounds=5", "")
 		var got struct {
-			Start              string
+			Home               string
 			Members, Rounds, N int
 			Ms                 *float64
 		}
 		if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 || got.Ms == nil ||
-			got.Members != n || got.Rounds != 5 || got.N != 5*n || got.Start != fmt.Sprintf("tokens/%d", i+1) {
+			got.Members != n || got.Rounds != 5 || got.N != 5*n || got.Home != fmt.Sprintf("tokens/%d", i+1) {
 			t.Errorf("start at member %d = %d %s, want 5 rounds and %d passes, timed", i+1, status, body, 5*n)
 		}
 	}
-	for i, door := range r.doors {
+	for i, door := range r.doors { // each start came by five times
 		status, body := request(t, "GET", door.URL+"/", "")
 		var got struct {
 			Instance, Next string
-			Members        int
 			Passed         int
 		}
-		if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 || got.Passed != 5*n || got.Members != n || got.Next != r.doors[(i+1)%n].URL {
+		if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 || got.Passed != 5*n || got.Next != r.doors[(i+1)%n].URL {
 			t.Errorf("member %d = %d %s, want %d passes", i+1, status, body, 5*n)
 		}
 	}
 	for _, tt := range []struct{ path, body string }{
 		{"/start", ""}, {"/start?rounds=0", ""}, {"/start?rounds=x", ""}, {"/start?rounds=1001", ""},
-		{"/token", "{"}, {"/token", `{"n": 0, "left": 0}`}, {"/token", `{"n": 0, "left": 1001}`}, {"/token", `{}`},
+		{"/token", "{"}, {"/token", `{}`}, {"/token", `{"home": "", "rounds": 1, "n": 1}`}, {"/token", `{"home": "a", "rounds": 0, "n": 1}`},
+		{"/token", `{"home": "a", "rounds": 1, "n": 0}`}, {"/token", `{"home": "a", "rounds": 1, "n": 1001}`},
 	} {
 		if status, body := request(t, "POST", r.doors[0].URL+tt.path, tt.body); status != 400 || !strings.Contains(body, "want") {
 			t.Errorf("POST %s %s = %d %s, want 400 and what is right", tt.path, tt.body, status, body)
 		}
+	}
+	// A token whose home is gone does not go round for ever.
+	if status, body := request(t, "POST", r.doors[0].URL+"/token", `{"home": "gone", "rounds": 3, "n": 990}`); status != 502 || !strings.Contains(body, "1000 times, 3 rounds") {
+		t.Errorf("token without a home = %d %s, want 502 and why it ended", status, body)
 	}
 	if n == 1 {
 		return

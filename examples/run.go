@@ -37,11 +37,7 @@ func (o surroundings) run(ctx context.Context, program string, args []string) er
 	case "counter":
 		serve = counter.Serve
 	case "tokens":
-		member := tokens.Member{
-			Self:    o.env("SERVENT_INSTANCE"),
-			Next:    o.env("SERVENT_NEXT"),
-			Members: len(strings.Split(o.env("SERVENT_PEERS"), ",")),
-		}
+		member := tokens.Member{Self: o.env("SERVENT_INSTANCE"), Next: o.env("SERVENT_NEXT")}
 		serve = member.Serve
 	case "address":
 		server, err := address.NewServer(args, o.stderr)

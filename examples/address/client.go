@@ -83,7 +83,7 @@ func (c *Client) call(ctx context.Context, req request) ([]string, error) {
 		rep, err := c.try(ctx, req)
 		if err == nil {
 			if err := rep.err(); err != nil {
-				return nil, fmt.Errorf("%s %s: %w", req.Call, req.Name, err)
+				return nil, fmt.Errorf("%s: %w", req, err)
 			}
 			return rep.Addresses, nil
 		}
@@ -98,7 +98,7 @@ func (c *Client) call(ctx context.Context, req request) ([]string, error) {
 		case <-ctx.Done():
 		}
 	}
-	return nil, fmt.Errorf("%s %s at %s: %w", req.Call, req.Name, c.Address, worst)
+	return nil, fmt.Errorf("%s at %s: %w", req, c.Address, worst)
 }
 
 // try sends req once and waits for its reply.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // One request and one reply are one line of JSON each.
@@ -38,6 +39,9 @@ var (
 	ErrMissing     = errors.New("no such name")
 	ErrRefused     = errors.New("refused")
 )
+
+// String is the call as an error names it.
+func (r request) String() string { return strings.TrimSpace(r.Call + " " + r.Name) }
 
 // Unknown says that after err nobody knows whether the call was done.
 func Unknown(err error) bool { return errors.Is(err, ErrTimeout) || errors.Is(err, ErrLost) }

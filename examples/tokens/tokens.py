@@ -11,50 +11,61 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 SELF, NEXT = os.environ.get("SERVENT_INSTANCE", ""), os.environ.get("SERVENT_NEXT", "")
-MEMBERS = len(os.environ.get("SERVENT_PEERS", "").split(","))
-FARTHEST = 1000  # passes of one token: each holds a request open until the token is home
+FARTHEST = 1000  # passes of one token: each holds a request open until the token has ended
 passed = []  # appending is atomic: no lock
 
 
+class Lost(Exception):
+    """The token is lost, or a later member says so."""
+
+
 def forward(token):
-    """Sends the token to the next member and returns it as it came home."""
-    if token["left"] == 0:
+    """Sends the token to the next member and returns it as it ended."""
+    home, rounds, n = token["home"], token["rounds"], token["n"]
+    if rounds == 0:
         return token
-    with urllib.request.urlopen(NEXT + "/token", json.dumps(token).encode()) as answer:
-        return json.load(answer)
+    if n == FARTHEST:  # else it would go round for ever when its home is gone
+        raise Lost(f"{SELF}: the token ends here: it was passed on {n} times, {rounds} rounds were to go")
+    body = json.dumps({"home": home, "rounds": rounds, "n": n + 1}).encode()
+    try:
+        with urllib.request.urlopen(NEXT + "/token", body) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        said = error.read(1000).decode(errors="replace").strip()
+        if error.code == 502:  # a later member has lost it: pass its words back
+            raise Lost(said) from error
+        raise Lost(f"{SELF}: {NEXT} says {error.code}: {said}") from error
+    except OSError as error:
+        raise Lost(f"{SELF}: the token is lost at pass {n + 1}: {error}") from error
 
 
 class Member(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.answer({"instance": SELF, "next": NEXT, "members": MEMBERS, "passed": len(passed)})
+        self.answer({"instance": SELF, "next": NEXT, "passed": len(passed)})
 
     def do_POST(self):
         url = urlsplit(self.path)
         try:
             if url.path == "/token":
                 token = json.loads(self.rfile.read(min(int(self.headers["Content-Length"]), 1000)))
-                if not 1 <= token["left"] <= FARTHEST:
+                if not (token["home"] and token["rounds"] >= 1 and 1 <= token["n"] <= FARTHEST):
                     raise ValueError
                 passed.append(token["n"])
-                self.answer(forward({"n": token["n"] + 1, "left": token["left"] - 1}))
+                token["rounds"] -= token["home"] == SELF  # home counts the rounds
+                self.answer(forward(token))
             elif url.path == "/start":
                 rounds, began = int(parse_qs(url.query)["rounds"][0]), time.perf_counter()
-                if not 1 <= rounds <= FARTHEST // MEMBERS:
+                if not 1 <= rounds <= FARTHEST:
                     raise ValueError
-                n = forward({"n": 0, "left": rounds * MEMBERS})["n"]
+                n = forward({"home": SELF, "rounds": rounds, "n": 0})["n"]
                 ms = round((time.perf_counter() - began) * 1000, 3)
-                self.answer({"start": SELF, "members": MEMBERS, "rounds": rounds, "n": n, "ms": ms})
+                self.answer({"home": SELF, "members": n // rounds, "rounds": rounds, "n": n, "ms": ms})
             else:
                 self.answer("POST /token or /start?rounds=M", 404)
-        except urllib.error.HTTPError as error:
-            said = error.read(1000).decode(errors="replace").strip()
-            if error.code != 502:  # which is a later member that has lost it: its words are passed back
-                said = f"{SELF}: {NEXT} says {error.code}: {said}"
-            self.answer(said, 502)
-        except OSError as error:
-            self.answer(f"{SELF}: the token is lost: {error}", 502)
+        except Lost as lost:
+            self.answer(str(lost), 502)
         except (ValueError, KeyError, TypeError):
-            self.answer(f'want {{"n": passed, "left": 1…{FARTHEST}}} or /start?rounds=1…{FARTHEST // MEMBERS}', 400)
+            self.answer(f'want {{"home": "NAME", "rounds": 1…, "n": 1…{FARTHEST}}} or /start?rounds=1…{FARTHEST}', 400)
 
     def answer(self, words, status=200):
         body = words if isinstance(words, str) else json.dumps(words)

@@ -1,6 +1,7 @@
 package sysfile
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,10 +9,8 @@ import (
 
 	"servent/architecture"
 	"servent/system"
+	"servent/system/notation"
 )
-
-// keySource is the key of a partitioned service that is switched by connection: the client's address.
-const keySource = "source"
 
 // built says which software runs today.
 var built = []system.SoftwareKind{system.Process, system.Files, system.Origin}
@@ -75,7 +74,7 @@ func (c checker) software() {
 	switch {
 	case k == "" || slices.Contains(built, k):
 	case k == system.Image || k == system.Build:
-		c.unbuilt(c.at.key(string(k)), "containers are not built yet; runs today: %s", words(built))
+		c.unbuilt(c.at.key(string(k)), "%s; runs today: %s", treatments()["services.*."+string(k)].Refused, words(built))
 	default:
 		c.unbuilt(c.x(string(k)), "%q is not built yet; runs today: %s", k, words(built))
 	}
@@ -86,7 +85,7 @@ func (c checker) software() {
 		c.bad(h.key("tcp"), "want http or tcp, have both")
 	}
 	if near := c.s.Near; near != "" && near != "clients" && (c.all.Service(system.ServiceName(near)) == nil || near == string(c.s.Name)) {
-		c.bad(c.x("near"), "want clients or another service, have %q%s", near, suggest(near, append(c.others(), "clients")))
+		c.bad(c.x("near"), "want clients or another service, have %q%s", near, notation.Suggest(near, append(c.others(), "clients")))
 	}
 }
 
@@ -114,7 +113,7 @@ func unknownService(name string, s *system.System) string {
 	for _, one := range s.Services {
 		known = append(known, string(one.Name))
 	}
-	return fmt.Sprintf("no service %q%s", name, suggest(name, known))
+	return fmt.Sprintf("no service %q%s", name, notation.Suggest(name, known))
 }
 
 // dependencies checks that each service waited for exists.
@@ -140,14 +139,20 @@ func (c checker) declared() {
 	compose := c.project.Services[string(c.s.Name)]
 	for i, v := range compose.Volumes {
 		if _, ok := c.project.Volumes[v.Source]; v.Type == "volume" && v.Source != "" && !ok && !c.found.faulty(path{"volumes", v.Source}) {
-			c.bad(c.at.key("volumes").item(i), "no volume %q at the top of the file%s", v.Source, suggest(v.Source, c.project.VolumeNames()))
+			c.bad(c.at.key("volumes").item(i), "no volume %q at the top of the file%s", v.Source, undeclared("volumes", v.Source, c.project.VolumeNames()))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(compose.Networks)) {
 		if _, ok := c.project.Networks[name]; !ok && !c.found.faulty(path{"networks", name}) {
-			c.bad(c.at.key("networks", name), "no network %q at the top of the file%s", name, suggest(name, c.project.NetworkNames()))
+			c.bad(c.at.key("networks", name), "no network %q at the top of the file%s", name, undeclared("networks", name, c.project.NetworkNames()))
 		}
 	}
+}
+
+// undeclared is what to do about a name that a section at the top of the file does not have.
+func undeclared(section, name string, known []string) string {
+	body := map[string]string{"configs": "{file: …}", "secrets": "{file: …}"}[section]
+	return cmp.Or(notation.Suggest(name, known), fmt.Sprintf("; declare it there: %s: {%s: %s}", section, name, cmp.Or(body, "{}")))
 }
 
 // data checks the kind of data against volumes and keys.
@@ -269,7 +274,7 @@ func (c checker) switching() {
 		if len(s.Routes) > 0 {
 			c.bad(c.x("route"), "a route is of requests, and the service is switched by %s", s.Switch.By)
 		}
-		if s.Key != "" && s.Key != keySource {
+		if s.Key != "" && s.Key != notation.Source {
 			c.bad(c.x("key"), "a service that is switched by %s has only the key source, have %q", s.Switch.By, s.Key)
 		}
 		if s.Switch.Sticky == "cookie" {

@@ -8,6 +8,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"servent/system"
+	"servent/system/notation"
 )
 
 // compare reads x-servent.compare as written; package lab gives it meaning.
@@ -21,10 +22,10 @@ func compare(v value, s *system.System) *system.Compare {
 	}
 	load := v.key("load")
 	c.Load = system.Load{
-		Open:    read(load.key("open"), arrivals),
-		Closed:  read(load.key("closed"), clients),
-		Keys:    read(load.key("keys"), keySpread),
-		Preload: read(load.key("preload"), truth),
+		Open:    read(load.key("open"), notation.Arrivals),
+		Closed:  read(load.key("closed"), notation.Clients),
+		Keys:    read(load.key("keys"), notation.Keys),
+		Preload: read(load.key("preload"), notation.Truth),
 		Mix:     mix(load.key("mix")),
 		From:    from(load.key("from"), s),
 	}
@@ -46,11 +47,11 @@ func variant(v value, name string) system.Variant {
 	r := rules().at("services", "a", "x-servent").at(strings.Split(name, ".")...)
 	if r == nil {
 		var known []string
-		for key := range rules().at("services", "a", "x-servent").props {
+		for key := range rules().at("services", "a", "x-servent").Props {
 			known = append(known, key)
 		}
 		slices.Sort(known)
-		v.f.found.problem(v.f.keyPos(v.at), v.at, "want a key of a service's x-servent, have %q%s", name, suggest(name, known))
+		v.f.found.problem(v.f.keyPos(v.at), v.at, "want a key of a service's x-servent, have %q%s", name, notation.Suggest(name, known))
 		return system.Variant{Path: name, Values: v.texts()}
 	}
 	for _, one := range v.items() {
@@ -72,11 +73,11 @@ func mix(v value) []system.MixEntry {
 	sum := 0.0
 	for _, req := range v.keys() {
 		entry := v.key(req)
-		if _, err := request(req); err != nil {
+		if _, err := notation.Request(req); err != nil {
 			v.f.found.problem(v.f.keyPos(entry.at), entry.at, "%s", err)
 			continue
 		}
-		weight := read(entry, amount)
+		weight := read(entry, notation.Amount)
 		sum += weight
 		all = append(all, system.MixEntry{Request: req, Weight: weight})
 	}
@@ -95,9 +96,9 @@ func from(v value, s *system.System) map[string]float64 {
 	for _, site := range v.keys() {
 		at := v.key(site).at
 		if !slices.Contains(known, site) {
-			v.f.found.problem(v.f.keyPos(at), at, "want the site of some nodes, one of %s; have %q%s", strings.Join(known, ", "), site, suggest(site, known))
+			v.f.found.problem(v.f.keyPos(at), at, "want the site of some nodes, one of %s; have %q%s", strings.Join(known, ", "), site, notation.Suggest(site, known))
 		}
-		all[site] = read(v.key(site), share)
+		all[site] = read(v.key(site), notation.Share)
 		sum += all[site]
 	}
 	if math.Abs(sum-1) > 1e-6 {

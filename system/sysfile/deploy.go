@@ -2,9 +2,7 @@ package sysfile
 
 import (
 	"math"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +10,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"servent/system"
+	"servent/system/notation"
 )
 
 // replicas is Compose's scale or deploy.replicas; 0 when neither is said.
@@ -52,7 +51,7 @@ func (f *file) deploy(s *system.Service, d *types.DeployConfig, at path) {
 		s.Reserve = system.Resources{Memory: int64(r.MemoryBytes), CPUs: cpus(r.NanoCPUs), Pids: r.Pids}
 	}
 	if p := d.RestartPolicy; p != nil {
-		f.restartPolicy(s, p, at.key("restart_policy"))
+		restartPolicy(s, p)
 	}
 	if u := d.UpdateConfig; u != nil {
 		s.Update = system.Update{
@@ -64,41 +63,32 @@ func (f *file) deploy(s *system.Service, d *types.DeployConfig, at path) {
 				s.Update.Parallelism = math.MaxInt32
 			}
 		}
-		f.oneOf(at.key("update_config", "failure_action"), u.FailureAction, "pause", "continue", "rollback")
 	}
 	p := at.key("placement")
 	for i, line := range d.Placement.Constraints {
 		v := value{f, p.key("constraints").item(i), line}
-		if c := read(v, constraint); c.Attribute != "" {
+		if c := read(v, notation.Constraint); c.Attribute != "" {
 			c.Pos = f.pos(v.at)
 			s.Placement.Constraints = append(s.Placement.Constraints, c)
 		}
 	}
 	for i, pref := range d.Placement.Preferences {
 		if v := (value{f, p.key("preferences").item(i).key("spread"), pref.Spread}); pref.Spread != "" {
-			s.Placement.Spread = append(s.Placement.Spread, read(v, spread))
+			s.Placement.Spread = append(s.Placement.Spread, read(v, notation.Spread))
 		}
 	}
 	s.Placement.MaxPerNode = int(min(d.Placement.MaxReplicas, math.MaxInt32))
 }
 
-func (f *file) restartPolicy(s *system.Service, p *types.RestartPolicy, at path) {
+func restartPolicy(s *system.Service, p *types.RestartPolicy) {
 	if p.Condition != "" {
 		s.Restart.Condition = p.Condition
-		f.oneOf(at.key("condition"), p.Condition, "any", "on-failure", "none")
 	}
 	if p.Delay != nil {
 		s.Restart.Delay = time.Duration(*p.Delay)
 	}
 	if p.MaxAttempts != nil {
 		s.Restart.Max = int(min(*p.MaxAttempts, math.MaxInt32))
-	}
-}
-
-// oneOf checks a word that Compose's schema leaves open.
-func (f *file) oneOf(at path, have string, words ...string) {
-	if have != "" && !slices.Contains(words, have) {
-		f.found.problem(f.pos(at), at, "want one of %s, have %q%s", strings.Join(words, ", "), have, suggest(have, words))
 	}
 }
 
@@ -113,10 +103,10 @@ func (f *file) limits(c types.ServiceConfig, x value) system.Limits {
 	at := path{"services", c.Name}
 	l := system.Limits{
 		Resources:   system.Resources{Memory: int64(c.MemLimit), CPUs: cpus(types.NanoCPUs(c.CPUS)), Pids: max(c.PidsLimit, 0)},
-		Fuel:        read(x.key("fuel"), amount),
-		Timeout:     read(x.key("timeout"), duration),
-		Output:      read(x.key("output"), size),
-		Concurrency: read(x.key("concurrency"), count),
+		Fuel:        read(x.key("fuel"), notation.Amount),
+		Timeout:     read(x.key("timeout"), notation.Duration),
+		Output:      read(x.key("output"), notation.Size),
+		Concurrency: read(x.key("concurrency"), notation.Count),
 	}
 	if u := c.Ulimits["nofile"]; u != nil {
 		l.OpenFiles = int64(max(u.Single, u.Soft, 0))
@@ -127,12 +117,12 @@ func (f *file) limits(c types.ServiceConfig, x value) system.Limits {
 		deployed = system.Resources{Memory: int64(d.MemoryBytes), CPUs: cpus(d.NanoCPUs), Pids: max(d.Pids, 0)}
 	}
 	given := system.Resources{
-		Memory: read(x.key("memory"), size), CPUs: read(x.key("cpus"), amount), Pids: int64(read(x.key("pids"), count)),
+		Memory: read(x.key("memory"), notation.Size), CPUs: read(x.key("cpus"), notation.Amount), Pids: int64(read(x.key("pids"), notation.Count)),
 	}
 	settle(f, at, "mem_limit", "memory", &l.Memory, deployed.Memory, given.Memory)
 	settle(f, at, "cpus", "cpus", &l.CPUs, deployed.CPUs, given.CPUs)
 	settle(f, at, "pids_limit", "pids", &l.Pids, deployed.Pids, given.Pids)
-	settle(f, at, "ulimits", "files", &l.OpenFiles, 0, int64(read(x.key("files"), count)))
+	settle(f, at, "ulimits", "files", &l.OpenFiles, 0, int64(read(x.key("files"), notation.Count)))
 	return l
 }
 
@@ -157,11 +147,15 @@ func settle[T int64 | float64](f *file, at path, old, key string, have *T, deplo
 func (f *file) ports(c types.ServiceConfig) []system.Port {
 	var all []system.Port
 	for i, p := range c.Ports {
-		port := system.Port{Host: p.HostIP, Target: int(p.Target), Protocol: p.Protocol, Pos: f.portPos(c, i)}
-		at := path{"services", c.Name, "ports"}.item(i)
+		list := path{"services", c.Name, "ports"}
+		port := system.Port{Host: p.HostIP, Target: int(p.Target), Protocol: p.Protocol, Pos: f.portPos(list, i, len(c.Ports), p.Published)}
+		at := list.item(i)
 		var err error
-		if port.Published, err = published(p.Published); err != nil {
+		if port.Published, err = notation.Published(p.Published); err != nil {
 			f.found.problem(port.Pos, at, "%s", err)
+		}
+		if p.Protocol == "udp" && !f.o.AllowUnbuilt {
+			f.found.problem(port.Pos, at, "udp is not built yet; runs today: tcp")
 		}
 		if from, to, ranged := strings.Cut(p.Published, "-"); ranged && from != to {
 			f.found.note(port.Pos, at, "of the published ports %s, %s is used", p.Published, from)
@@ -171,32 +165,23 @@ func (f *file) ports(c types.ServiceConfig) []system.Port {
 	return all
 }
 
-// portPos finds the i-th port in the file. One written line can be a range, so the merged list may be
-// longer; then the line that names the published port is taken.
-func (f *file) portPos(c types.ServiceConfig, i int) system.Pos {
-	at := path{"services", c.Name, "ports"}
-	lists, depth := spots(f.main, at)
-	if depth < len(at) {
-		return f.pos(at)
+// portPos finds the i-th of the merged ports in the file. A written line can be a range or be overridden;
+// where the numbers of lines and of ports differ, it is the last line that names the published port.
+func (f *file) portPos(at path, i, ports int, published string) system.Pos {
+	lines := 0
+	for f.exact(at.item(lines)) {
+		lines++
 	}
-	var written []spot
-	for _, l := range lists {
-		if seq := follow(l.val); seq != nil {
-			for _, one := range seq.Content {
-				written = append(written, spot{src: l.src, val: follow(one)})
+	if lines != ports {
+		for i = lines - 1; i >= 0; i-- {
+			found, _ := spots(f.main, at.item(i))
+			won := found[len(found)-1]
+			if text, _, _ := won.src.interpolate(won.val.Value); text != "" && strings.Contains(text, published) {
+				break
 			}
 		}
 	}
-	if len(written) == len(c.Ports) {
-		return written[i].src.pos(written[i].val)
-	}
-	for j := len(written) - 1; j >= 0; j-- {
-		text, _, _ := written[j].src.interpolate(written[j].val.Value)
-		if strings.Contains(text, c.Ports[i].Published) && text != "" {
-			return written[j].src.pos(written[j].val)
-		}
-	}
-	return f.pos(at)
+	return f.pos(at.item(i))
 }
 
 // volumes are the folders that outlive an instance. One in memory does not, and is left out with a note.
@@ -231,11 +216,11 @@ func (f *file) mount(all *[]system.MountedFile, at path, kind, folder string, re
 		if kind == "secret" {
 			known = f.project.SecretNames()
 		}
-		f.found.problem(f.pos(at), at, "no %s %q at the top of the file%s", kind, ref.Source, suggest(ref.Source, known))
+		f.found.problem(f.pos(at), at, "no %s %q at the top of the file%s", kind, ref.Source, undeclared(kind+"s", ref.Source, known))
 		return
 	}
 	if def.External {
-		f.found.problem(f.pos(at), at, "%s %q is external, and there is no store of them here; give it file or environment", kind, ref.Source)
+		f.found.problem(f.pos(at), at, "%s %q is external, and %s", kind, ref.Source, treatments()[kind+"s.*.external"].Refused)
 		return
 	}
 	if def.File == "" && def.Environment == "" && def.Content == "" {
@@ -252,32 +237,4 @@ func (f *file) mount(all *[]system.MountedFile, at path, kind, folder string, re
 		m.From = filepath.Join(f.home, m.From)
 	}
 	*all = append(*all, m)
-}
-
-// envFiles checks that every env_file is there, before Compose reads them.
-func (f *file) envFiles() {
-	for name, c := range f.project.Services {
-		for i, e := range c.EnvFiles {
-			at := path{"services", name, "env_file"}
-			if p := at.item(i); f.exact(p) {
-				at = p
-			}
-			err := readable(e.Path)
-			if err != nil && e.Path != os.DevNull && (bool(e.Required) || !os.IsNotExist(err)) {
-				f.found.problem(f.pos(at), at, "%s", f.brief(err))
-			}
-		}
-		for _, file := range c.LabelFiles {
-			at := path{"services", name, "label_file"}
-			if err := readable(file); err != nil {
-				f.found.problem(f.pos(at), at, "%s", f.brief(err))
-			}
-		}
-	}
-}
-
-// exact says that a path is in the file as it stands.
-func (f *file) exact(p path) bool {
-	_, depth := spots(f.main, p)
-	return depth == len(p)
 }

@@ -6,8 +6,10 @@
 // It reads files (the system file, what it includes and extends, .env and env_file) and nothing else:
 // it never builds, starts, fetches or writes. Whether a program exists is for launch to find out.
 //
-// A file goes through four stages, one noun each: source (YAML nodes, with includes and extends), walk
-// (nodes against one JSON schema, mistakes pruned so that the rest can still be read), compose-go
-// (interpolation, merge, profiles) and reading (the merged model into words of package system, then the
-// checks that need more than one value). Start at [Load].
+// A file goes through four stages, one noun each: source (text into YAML nodes, with includes and
+// extends), walk (nodes against one JSON schema, mistakes pruned so that the rest can still be read),
+// compose-go (interpolation, merge, profiles) and reading (the merged model into words of package
+// system, then the checks that need more than one value). How a single value is written is for
+// system/notation. Two files of data say the rest: x-servent.json is the schema of our keys,
+// compose.json what becomes of each of Compose's; docs/file.md is written from both. Start at [Load].
 package sysfile

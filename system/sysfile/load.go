@@ -1,10 +1,8 @@
 package sysfile
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -66,11 +64,14 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 	}
 	f.name = cmp.Or(o.Name, f.env["COMPOSE_PROJECT_NAME"])
 	if loader.NormalizeProjectName(f.name) != f.name {
-		return nil, fmt.Errorf("name of the system: %w", wrong(wantName, f.name))
+		return nil, fmt.Errorf("name of the system: want %s, have %q", wantName, f.name)
 	}
 	f.env["COMPOSE_PROJECT_NAME"] = cmp.Or(f.name, loader.NormalizeProjectName(filepath.Base(f.home)), "system")
 	if err := f.open(ctx, files, f.env); err != nil {
 		return nil, err
+	}
+	if _, depth := spots(f.main, path{"services"}); depth == 0 && len(f.found.problems) == 0 {
+		f.found.problem(f.pos(nil), nil, "no services; want at least one, as servent init NAME writes them")
 	}
 	if err := f.merge(ctx); err != nil && len(f.found.problems) == 0 {
 		if ctx.Err() != nil {
@@ -82,7 +83,7 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 	if f.project != nil {
 		res.System = f.system()
 		if len(res.System.Services) == 0 && len(f.found.problems) == 0 {
-			f.found.problem(f.pos(path{"services"}), path{"services"}, "no service is on%s", f.off())
+			f.found.problem(f.pos(path{"services"}), path{"services"}, "%s", f.off())
 		}
 		res.NotCompose = f.notCompose()
 	}
@@ -113,17 +114,6 @@ var prepare = sync.OnceFunc(func() {
 	logrus.SetOutput(io.Discard)
 	dotenv.RegisterFormat("raw", rawEnv)
 })
-
-// rawEnv reads NAME=value lines as they stand.
-func rawEnv(r io.Reader, _ string, vars map[string]string, _ func(string) (string, bool)) error {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		if name, v, ok := strings.Cut(lines.Text(), "="); ok && !strings.HasPrefix(name, "#") {
-			vars[strings.TrimSpace(name)] = v
-		}
-	}
-	return lines.Err()
-}
 
 const wantName = "a name of lower-case letters, digits, - and _ that begins with a letter or digit"
 
@@ -194,32 +184,25 @@ var blamedService = regexp.MustCompile(`service "([\w.-]+)"`)
 
 // blame gives an error of compose-go, which has no place, the best one known.
 func (f *file) blame(err error) {
-	for _, one := range unjoined(err) {
-		msg := one.Error()
-		for _, s := range f.all {
-			msg = strings.ReplaceAll(msg, s.file, s.shown)
-		}
-		msg = strings.ReplaceAll(msg, f.abs+string(filepath.Separator), "")
-		at := path(nil)
-		if m := blamed.FindString(msg); m != "" {
-			at = path(strings.Split(strings.TrimRight(strings.ReplaceAll(m, "[", ".["), "."), "."))
-		} else if m := blamedService.FindStringSubmatch(msg); m != nil {
-			at = path{"services", m[1]}
-		}
-		_, depth := spots(f.main, at)
-		msg = strings.TrimSpace(strings.ReplaceAll(msg, "\n", " "))
-		f.found.problem(f.pos(at), at[:depth], "%s", strings.TrimPrefix(msg, at.String()+": "))
+	msg := err.Error()
+	for _, s := range f.all {
+		msg = strings.ReplaceAll(msg, s.file, s.shown)
 	}
-}
-
-func unjoined(err error) []error {
-	if many, ok := errors.AsType[interface {
-		error
-		Unwrap() []error
-	}](err); ok {
-		return many.Unwrap()
+	msg = strings.ReplaceAll(msg, f.abs+string(filepath.Separator), "")
+	at := path(nil)
+	if m := blamed.FindString(msg); m != "" {
+		at = path(strings.Split(strings.TrimRight(strings.ReplaceAll(m, "[", ".["), "."), "."))
+	} else if m := blamedService.FindStringSubmatch(msg); m != nil {
+		at = path{"services", m[1]}
 	}
-	return []error{err}
+	_, depth := spots(f.main, at)
+	msg = strings.TrimPrefix(strings.TrimSpace(strings.ReplaceAll(msg, "\n", " ")), at.String()+": ")
+	if keys, ok := strings.CutSuffix(msg, " attributes are mutually exclusive"); ok {
+		msg = "want one of " + strings.ReplaceAll(keys, "|", ", ") + "; have more than one"
+	} else if keys, ok := strings.CutSuffix(msg, " must be set"); ok {
+		msg = "want " + strings.ReplaceAll(keys, "|", ", ") + "; have none"
+	}
+	f.found.problem(f.pos(at), at[:depth], "%s", msg)
 }
 
 // once sorts problems and keeps one of those that say the same of the same place, as a shared anchor makes.
@@ -234,7 +217,7 @@ func once(ps system.Problems) system.Problems {
 	})
 }
 
-// off names the profiles that would switch services on.
+// off says why a system has no service, and which profiles would switch some on.
 func (f *file) off() string {
 	var all []string
 	for _, s := range f.project.DisabledServices {
@@ -242,9 +225,9 @@ func (f *file) off() string {
 	}
 	slices.Sort(all)
 	if len(all) == 0 {
-		return "; a system has at least one"
+		return "no services; want at least one"
 	}
-	return "; these profiles have some: " + strings.Join(slices.Compact(all), ", ")
+	return "no service is on; these profiles have some: " + strings.Join(slices.Compact(all), ", ")
 }
 
 // notCompose are the services that docker compose would refuse.

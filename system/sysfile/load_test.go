@@ -47,7 +47,9 @@ func TestLoadFindsItsFiles(t *testing.T) {
 		{name: "name from the file", files: map[string]string{"compose.yaml": "name: file\n" + small}, want: []string{"compose.yaml"}, sys: "file"},
 		{name: "no file", want: []string{"no compose.yaml"}},
 		{name: "a named file that is not there", o: Options{Files: []string{"x.yaml"}}, want: []string{"x.yaml"}},
-		{name: "a folder for a file", files: map[string]string{"d/x": ""}, o: Options{Files: []string{"d"}}, want: []string{"is not a file"}},
+		{name: "a folder for a file", files: map[string]string{"d/x": ""}, o: Options{Files: []string{"d"}}, want: []string{"want a file, have the folder"}},
+		{name: "a file that is far too big", files: map[string]string{"compose.yaml": small + strings.Repeat("# ten bytes\n", 1<<20)}, want: []string{"want at most 8 MiB, have 12 in"}},
+		{name: "a big file in a few seconds", files: map[string]string{"compose.yaml": small + strings.Repeat("# ten bytes\n", 1<<18)}, want: []string{"compose.yaml"}},
 		{name: "a bad name", files: map[string]string{"compose.yaml": small}, o: Options{Name: "My Shop"}, want: []string{"lower-case"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"servent/system"
+	"servent/system/notation"
 )
 
 // maxNodesOfSystem is what one machine can emulate: each node has its own slice of ports.
@@ -25,15 +26,15 @@ func nodes(v value) []system.NodeGroup {
 		g := v.key(name)
 		group := system.NodeGroup{
 			Name:  name,
-			Count: max(1, read(g.key("count"), count)),
+			Count: max(1, read(g.key("count"), notation.Count)),
 			Site:  system.Site(name),
 			Capacity: system.Capacity{
-				Rate:    read(g.key("capacity").key("rate"), rate),
-				Workers: read(g.key("capacity").key("workers"), count),
-				Pass:    read(g.key("capacity").key("pass"), rate),
+				Rate:    read(g.key("capacity").key("rate"), notation.Rate),
+				Workers: read(g.key("capacity").key("workers"), notation.Count),
+				Pass:    read(g.key("capacity").key("pass"), notation.Rate),
 			},
 			Labels: labels(g.key("labels")),
-			Price:  read(g.key("price"), price),
+			Price:  read(g.key("price"), notation.Price),
 			Pos:    v.f.keyPos(g.at),
 		}
 		if site := g.key("site"); site.given() {
@@ -42,7 +43,7 @@ func nodes(v value) []system.NodeGroup {
 		for _, to := range g.key("links").keys() {
 			l := g.key("links").key(to)
 			group.Links = append(group.Links, system.LinkSpec{
-				To: system.Site(to), Latency: read(l.key("latency"), duration), Rate: read(l.key("rate"), bits),
+				To: system.Site(to), Latency: read(l.key("latency"), notation.Duration), Rate: read(l.key("rate"), notation.Bits),
 			})
 		}
 		if total += group.Count; total > maxNodesOfSystem && total-group.Count <= maxNodesOfSystem {
@@ -55,7 +56,7 @@ func nodes(v value) []system.NodeGroup {
 		for _, l := range g.Links {
 			if !slices.Contains(known, string(l.To)) {
 				at := v.key(g.Name).key("links").key(string(l.To)).at
-				v.f.found.problem(v.f.keyPos(at), at, "want the site of some nodes, one of %s; have %q%s", strings.Join(known, ", "), l.To, suggest(string(l.To), known))
+				v.f.found.problem(v.f.keyPos(at), at, "want the site of some nodes, one of %s; have %q%s", strings.Join(known, ", "), l.To, notation.Suggest(string(l.To), known))
 			}
 		}
 	}

@@ -1,84 +1,17 @@
 package sysfile
 
 import (
-	"maps"
-	"slices"
-	"strings"
-
 	"go.yaml.in/yaml/v4"
 
+	"servent/architecture"
 	"servent/system"
 )
-
-// acted are the keys of a service that say something to Servent.
-var acted = []string{
-	"build", "configs", "cpus", "depends_on", "deploy", "env_file", "environment", "extends", "healthcheck", "image",
-	"label_file", "labels", "mem_limit", "mem_reservation", "pids_limit", "ports", "profiles", "restart", "scale",
-	"secrets", "stop_grace_period", "stop_signal", "ulimits", "volumes", "x-servent",
-}
-
-// ignored says in plain words why a key is not acted on. Dotted keys stand below acted ones.
-var ignored = map[string]string{
-	"annotations":                           "there is no container to annotate",
-	"attach":                                "servent up shows the output of every service",
-	"cap_add":                               "a process has the rights of the user who starts it",
-	"cap_drop":                              "a process has the rights of the user who starts it",
-	"command":                               "x-servent says what runs",
-	"container_name":                        "instances are named SERVICE/NUMBER",
-	"devices":                               "a process sees the devices of its node",
-	"dns":                                   "a process uses its node's resolver",
-	"dns_search":                            "a process uses its node's resolver",
-	"entrypoint":                            "x-servent says what runs",
-	"expose":                                "every service has a door on every node",
-	"external_links":                        "services find each other by <NAME>_URL",
-	"extra_hosts":                           "services find each other by <NAME>_URL",
-	"hostname":                              "a process has its node's name",
-	"init":                                  "the node looks after every process group",
-	"links":                                 "services find each other by <NAME>_URL; only the order of starting is kept",
-	"logging":                               "output is kept by the node: servent logs",
-	"network_mode":                          "services reach each other by their doors",
-	"networks":                              "services reach each other by their doors, and all can",
-	"platform":                              "a process runs on its node's platform",
-	"post_start":                            "hooks are not run",
-	"pre_start":                             "hooks are not run",
-	"pre_stop":                              "hooks are not run",
-	"privileged":                            "a process has the rights of the user who starts it",
-	"provider":                              "providers are not called",
-	"read_only":                             "a process sees its node's files; its own folder is writable",
-	"stdin_open":                            "a process has no terminal",
-	"sysctls":                               "a process runs under its node's kernel",
-	"tmpfs":                                 "an instance has a private TMPDIR",
-	"tty":                                   "a process has no terminal",
-	"user":                                  "a process runs as the user who starts it",
-	"working_dir":                           "an instance starts in its private folder",
-	"deploy.mode":                           "x-servent.architecture says where instances go",
-	"deploy.endpoint_mode":                  "x-servent.switch says how requests are spread",
-	"deploy.labels":                         "labels of the service itself are used",
-	"deploy.rollback_config":                "a rollback goes as an update does",
-	"deploy.resources.reservations.devices": "devices are not counted",
-	"deploy.resources.reservations.generic_resources": "only memory and cpus are counted",
-	"deploy.restart_policy.window":                    "an instance counts as started after 10s",
-	"deploy.update_config.max_failure_ratio":          "the first failure counts",
-	"healthcheck.start_interval":                      "a starting instance is tried as often as it can be",
-}
-
-// ignoredAtTop are the sections that are not acted on.
-var ignoredAtTop = map[string]string{
-	"version":  "Compose has no versions any more",
-	"networks": ignored["networks"],
-	"jobs":     "jobs are not run",
-	"models":   "models are not run",
-}
 
 // notes names every key that is accepted and not acted on, where it stands.
 func (f *file) notes(s *system.System) {
 	roots, _ := spots(f.main, nil)
 	for _, at := range roots {
-		for _, key := range slices.Sorted(maps.Keys(ignoredAtTop)) {
-			if k, v := lookup(at.val, key, 0); k != nil && v.Tag != "!reset" {
-				f.found.note(at.src.pos(k), path{key}, "not acted on: %s", ignoredAtTop[key])
-			}
-		}
+		f.noteKeys(at.src, at.val, nil, "", 0)
 	}
 	for i := range s.Services {
 		one := &s.Services[i]
@@ -88,61 +21,85 @@ func (f *file) notes(s *system.System) {
 		}
 		found, _ := spots(f.main, at)
 		for _, sp := range found {
-			f.noteKeys(sp.src, sp.val, at, 0)
+			f.noteKeys(sp.src, sp.val, at, "services.*", 0)
 		}
-		f.noteVolumes(string(one.Name))
+		f.noteVolumes(one.Name)
+		f.noteIdle(one)
 	}
-	if c := (path{"x-servent", "compare"}); f.exact(c) {
-		f.found.note(f.keyPos(c), c, "kept for servent compare; servent up does not read it")
+	for _, g := range s.Nodes {
+		f.noteIf(path{"x-servent", "nodes", g.Name, "price"}, "kept for servent compare; servent up does not read it")
+	}
+	f.noteIf(path{"x-servent", "compare"}, "kept for servent compare; servent up does not read it")
+}
+
+// noteIf notes a key where it is said.
+func (f *file) noteIf(at path, why string) {
+	if f.exact(at) {
+		f.found.note(f.keyPos(at), at, "%s", why)
 	}
 }
 
-// noteKeys goes through the keys of a service as one file has them.
-func (f *file) noteKeys(src *source, n *yaml.Node, at path, depth int) {
-	n = follow(n)
-	if n == nil || n.Kind != yaml.MappingNode || depth > 32 {
+// noteKeys goes through what one file has at a path, which compose.json knows as above.
+func (f *file) noteKeys(src *source, n *yaml.Node, at path, above string, depth int) {
+	if n = follow(n); n == nil || depth > 32 {
 		return
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	if _, each, known := treat(above, "*"); n.Kind == yaml.SequenceNode && known && each.Note+each.Refused == "" {
+		for i, one := range n.Content {
+			f.noteKeys(src, one, at.item(i), above+".*", depth+1)
+		}
+	}
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		if isMerge(k) {
 			for _, m := range mergedFrom(v) {
-				f.noteKeys(src, m, at, depth+1)
+				f.noteKeys(src, m, at, above, depth+1)
 			}
 			continue
 		}
+		as, t, known := treat(above, k.Value)
 		here := at.key(k.Value)
-		key := strings.Join(here[2:], ".")
-		why, named := ignored[key]
 		won, _ := spots(f.main, here)
 		switch {
-		case won[len(won)-1].val.Tag == "!reset", strings.HasPrefix(k.Value, "x-"):
-		case key == "deploy.mode" && v.Value == "replicated":
-		case named:
-			f.found.note(src.pos(k), here, "not acted on: %s", why)
-		case len(at) == 2 && !slices.Contains(acted, key):
-			f.found.note(src.pos(k), here, "not acted on: it is for containers")
-		case len(at) == 3 && at[2] == "ulimits" && k.Value != "nofile":
-			f.found.note(src.pos(k), here, "not acted on: only nofile is")
-		case len(at) > 2 || key == "deploy" || key == "healthcheck" || key == "ulimits":
-			f.noteKeys(src, v, here, depth+1)
+		case won[len(won)-1].val.Tag == "!reset", as == "services", as == "services.*.deploy.mode" && v.Value == "replicated":
+		case t.Note != "":
+			f.found.note(src.pos(k), here, "not acted on: %s", t.Note)
+		case known && t.Refused == "":
+			f.noteKeys(src, v, here, as, depth+1)
 		}
 	}
 }
 
-// noteVolumes names the volumes that are not kept, and settings of volumes that nobody reads.
-func (f *file) noteVolumes(service string) {
-	for i, v := range f.project.Services[service].Volumes {
-		at := path{"services", service, "volumes"}.item(i)
-		switch v.Type {
-		case "volume":
-			if def, ok := f.project.Volumes[v.Source]; ok && (def.Driver != "" || len(def.DriverOpts) > 0) {
-				p := path{"volumes", v.Source}
-				f.found.note(f.keyPos(p), p, "driver and driver_opts are not acted on: a volume is a folder on the node that holds it")
-			}
-		case "bind":
-		default:
+// noteVolumes names the volumes that are not kept, and those that a program may write all the same.
+func (f *file) noteVolumes(service system.ServiceName) {
+	for i, v := range f.project.Services[string(service)].Volumes {
+		at := path{"services", string(service), "volumes"}.item(i)
+		switch {
+		case v.Type != "volume" && v.Type != "bind":
 			f.found.note(f.pos(at), at, "not acted on: a volume of type %s", v.Type)
+		case v.ReadOnly && !f.exact(at.key("read_only")):
+			f.found.note(f.pos(at), at, "read-only is not acted on: %s", treatments()["services.*.volumes.*.read_only"].Note)
+		}
+	}
+}
+
+// noteIdle names the keys of x-servent that an architecture or a kind of software has no use for, and
+// that another has: they may stay while the architecture is changed to and fro.
+func (f *file) noteIdle(s *system.Service) {
+	x := path{"services", string(s.Name), "x-servent"}
+	if row, _ := architecture.Of(s.Architecture); row.Key != architecture.Must {
+		why := "not acted on: " + string(s.Architecture) + " sends no request by its key"
+		for _, at := range []path{x.key("key"), x.key("nokey"), x.key("data", "export"), x.key("data", "import")} {
+			f.noteIf(at, why)
+		}
+		f.noteIf(x.key("idempotent"), "not acted on: "+string(s.Architecture)+" repeats requests by their method (RFC 9110 §9.2.2)")
+	}
+	if s.Software.Kind == system.Wasm || s.Architecture == system.Function {
+		return
+	}
+	for _, key := range []string{"output", "concurrency", "timeout"} {
+		if key != "timeout" || s.Software.Kind != system.Origin {
+			f.noteIf(x.key("limits", key), "not acted on: it bounds one call, which only a function and a wasm module know")
 		}
 	}
 }

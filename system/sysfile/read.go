@@ -12,6 +12,7 @@ import (
 
 	"servent/architecture"
 	"servent/system"
+	"servent/system/notation"
 )
 
 // system reads the merged model into words of package system and checks what more than one value says.
@@ -56,10 +57,10 @@ func (f *file) service(c types.ServiceConfig) system.Service {
 		Software:     f.software(c, x),
 		Architecture: system.Architecture(x.key("architecture").text()),
 		Topology:     x.key("topology").text(),
-		Key:          read(x.key("key"), keyTemplate),
+		Key:          read(x.key("key"), notation.Key),
 		NoKey:        x.key("nokey").text(),
-		Copies:       read(x.key("copies"), count),
-		Idempotent:   read(x.key("idempotent"), truth),
+		Copies:       read(x.key("copies"), notation.Count),
+		Idempotent:   read(x.key("idempotent"), notation.Truth),
 		Data:         data(x.key("data")),
 		Replicas:     f.replicas(c),
 		Scale:        scale(x.key("scale")),
@@ -75,14 +76,14 @@ func (f *file) service(c types.ServiceConfig) system.Service {
 		Labels:       maps.Clone(map[string]string(c.Labels)),
 	}
 	for _, r := range x.key("route").items() {
-		one := read(r, route)
+		one := read(r, notation.Route)
 		one.Pos = f.pos(r.at)
 		if one.Path != "" {
 			s.Routes = append(s.Routes, one)
 		}
 	}
 	if c.Restart != "" {
-		s.Restart = read(value{f, at.key("restart"), c.Restart}, restart)
+		s.Restart = read(value{f, at.key("restart"), c.Restart}, notation.Restart)
 	}
 	if c.StopGracePeriod != nil {
 		s.Stop.Grace = time.Duration(*c.StopGracePeriod)
@@ -95,9 +96,9 @@ func (f *file) service(c types.ServiceConfig) system.Service {
 	}
 	if cache := x.key("cache"); cache.given() {
 		s.Cache = &system.Cache{
-			Size:                 read(cache.key("size"), size),
-			StaleIfError:         read(cache.key("stale-if-error"), duration),
-			StaleWhileRevalidate: read(cache.key("stale-while-revalidate"), duration),
+			Size:                 read(cache.key("size"), notation.Size),
+			StaleIfError:         read(cache.key("stale-if-error"), notation.Duration),
+			StaleWhileRevalidate: read(cache.key("stale-while-revalidate"), notation.Duration),
 		}
 	}
 	f.defaults(&s, c, x)
@@ -145,7 +146,7 @@ func layer(s *system.Service, c types.ServiceConfig) system.By {
 	}
 	row, _ := architecture.Of(s.Architecture)
 	switch {
-	case s.Key != "" && s.Key != keySource, len(s.Routes) > 0, s.Health.HTTP != "",
+	case s.Key != "" && s.Key != notation.Source, len(s.Routes) > 0, s.Health.HTTP != "",
 		s.Software.Kind == system.Files, s.Software.Kind == system.Origin,
 		len(row.By) == 1 && row.By[0] == system.ByRequest:
 		return system.ByRequest
@@ -194,20 +195,20 @@ func (f *file) noSoftware(c types.ServiceConfig) {
 	hint, at := "", path{"services", c.Name}
 	said := append([]string{"extends", "image", "build"}, kinds...)
 	for _, p := range f.found.problems {
-		keys, ok := strings.CutPrefix(p.Path, at.String()+".")
-		key, below, deep := strings.Cut(keys, ".")
-		if deep && key == "x-servent" {
-			key, _, _ = strings.Cut(below, ".")
+		below, ok := strings.CutPrefix(p.Path, at.String()+".")
+		key, inside, deep := strings.Cut(below, ".")
+		if key == "x-servent" && deep {
+			key, _, _ = strings.Cut(inside, ".")
 			ok = ok && (slices.Contains(kinds, key) || rules().at("services", "a", "x-servent", key) == nil)
 		} else {
-			ok = ok && (key == "x-servent" || slices.Contains(said, key))
+			ok = ok && (key == "x-servent" || slices.Contains(said, key) || !ofService(key))
 		}
 		if ok || f.extends(c.Name) && strings.HasSuffix(p.Path, ".extends") {
 			return
 		}
 	}
 	for _, ext := range slices.Sorted(maps.Keys(c.Extensions)) {
-		if ext != "x-servent" && nearest(ext, []string{"x-servent"}) != "" {
+		if ext != "x-servent" && notation.Nearest(ext, []string{"x-servent"}) != "" {
 			hint = " (did you mean x-servent by " + strconv.Quote(ext) + "?)"
 		}
 	}
@@ -231,7 +232,7 @@ func (f *file) dir(p path) string {
 // command is a line in a shell's words or a list of them.
 func command(v value) []string {
 	if line, ok := v.raw.(string); ok {
-		return read(value{v.f, v.at, line}, commandLine)
+		return read(value{v.f, v.at, line}, notation.CommandLine)
 	}
 	return v.texts()
 }
@@ -243,18 +244,18 @@ func data(v value) system.Data {
 	return system.Data{
 		Kind:   system.DataKind(v.key("kind").text()),
 		Path:   v.key("path").text(),
-		Export: read(v.key("export"), keyRequest),
-		Import: read(v.key("import"), keyRequest),
+		Export: read(v.key("export"), notation.KeyRequest),
+		Import: read(v.key("import"), notation.KeyRequest),
 	}
 }
 
 func scale(v value) system.Scale {
 	return system.Scale{
-		Min:      read(v.key("min"), count),
-		Max:      read(v.key("max"), count),
-		Inflight: read(v.key("inflight"), count),
-		Latency:  read(v.key("latency"), duration),
-		CPU:      read(v.key("cpu"), share),
+		Min:      read(v.key("min"), notation.Count),
+		Max:      read(v.key("max"), notation.Count),
+		Inflight: read(v.key("inflight"), notation.Count),
+		Latency:  read(v.key("latency"), notation.Duration),
+		CPU:      read(v.key("cpu"), notation.Share),
 	}
 }
 
@@ -266,13 +267,13 @@ func (f *file) health(c types.ServiceConfig, v value) system.Health {
 			f.found.note(f.pos(at), at, "not used: x-servent.health says when an instance is healthy")
 		}
 		return system.Health{
-			HTTP:        read(v.key("http"), webPath),
-			TCP:         read(v.key("tcp"), truth),
-			Disabled:    read(v.key("disable"), truth),
-			Interval:    read(v.key("interval"), duration),
-			Timeout:     read(v.key("timeout"), duration),
-			Retries:     read(v.key("retries"), count),
-			StartPeriod: read(v.key("start_period"), duration),
+			HTTP:        read(v.key("http"), notation.Path),
+			TCP:         read(v.key("tcp"), notation.Truth),
+			Disabled:    read(v.key("disable"), notation.Truth),
+			Interval:    read(v.key("interval"), notation.Duration),
+			Timeout:     read(v.key("timeout"), notation.Duration),
+			Retries:     read(v.key("retries"), notation.Count),
+			StartPeriod: read(v.key("start_period"), notation.Duration),
 		}
 	}
 	var h system.Health

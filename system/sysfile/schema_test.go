@@ -84,6 +84,9 @@ func TestSchemaAcceptsEveryValidFile(t *testing.T) {
 		if err != nil || filepath.Ext(file) != ".yaml" || d.Name() == "compose.override.yaml" { // !reset is YAML's, not JSON's
 			return err
 		}
+		if file == filepath.Join("testdata", "valid", "extends-null", "base.yaml") { // fine only where others extend it
+			return nil
+		}
 		for _, doc := range documents(t, file) {
 			n++
 			if err := s.Validate(doc); err != nil {
@@ -114,7 +117,7 @@ func TestSchemaRefusesWhatTheWalkRefuses(t *testing.T) {
 
 func TestSchemaListsTheTable(t *testing.T) {
 	r := rules().at("services", "any", "x-servent", "architecture")
-	if got, want := r.enum, architecture.Words(false); !slices.Equal(got, want) {
+	if got, want := r.words, architecture.Words(false); !slices.Equal(got, want) {
 		t.Errorf("architectures in the schema = %v, want %v", got, want)
 	}
 	if !bytes.Equal(Schema(), Schema()) {

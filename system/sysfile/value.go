@@ -103,3 +103,9 @@ func (f *file) keyPos(p path) system.Pos {
 	}
 	return f.pos(p)
 }
+
+// exact says that a path is in the file as it stands.
+func (f *file) exact(p path) bool {
+	_, depth := spots(f.main, p)
+	return depth == len(p)
+}

@@ -1,17 +1,16 @@
 package sysfile
 
 import (
-	"errors"
-	"fmt"
-	"maps"
+	"cmp"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
-	"github.com/compose-spec/compose-go/v2/template"
 	"go.yaml.in/yaml/v4"
 
-	"servent/system"
+	"servent/system/notation"
 )
 
 // walk checks the nodes of one file against the schema. What is wrong is reported and pruned, so that
@@ -69,12 +68,15 @@ func (w *walk) value(r *rule, key, n *yaml.Node, at path) bool {
 		defer func() { w.active = w.active[:len(w.active)-1] }()
 	}
 	if r = w.choose(r, n); !w.fits(r, n) {
-		if parse := formats[r.format]; parse != nil && n.Kind == yaml.ScalarNode && n.Value != "" {
+		if parse := formats[r.Format]; parse != nil && n.Kind == yaml.ScalarNode && n.Value != "" {
 			if err := parse(n.Value); err != nil {
 				return w.problem(n, at, "%s", err)
 			}
 		}
-		return w.problem(spot{key: key, val: n}.node(), at, "want %s, have %s", r.want(), have(n))
+		if w.src.lent && len(at) == 2 && at[0] == "services" && n.ShortTag() == "!!null" {
+			return true // Compose looks only at what a service becomes by it
+		}
+		return w.problem(spot{key: key, val: n}.node(), at, "want %s, have %s%s", r.want(), have(n), r.advice(n, at))
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -106,18 +108,6 @@ func (w *walk) choose(r *rule, n *yaml.Node) *rule {
 		r = fit[len(fit)-1]
 	}
 	return r
-}
-
-// leaves are the branches below all nested choices.
-func (r *rule) leaves() []*rule {
-	if len(r.choices) == 0 {
-		return []*rule{r}
-	}
-	var all []*rule
-	for _, c := range r.choices {
-		all = append(all, c.leaves()...)
-	}
-	return all
 }
 
 // fits says whether the node is of a type that the rule allows.
@@ -165,7 +155,7 @@ var scalarTypes = map[string][]string{
 func (w *walk) mapping(r *rule, key, n *yaml.Node, at path) bool {
 	first := map[string]*yaml.Node{}
 	w.keys(r, n, at, first, map[string]*yaml.Node{})
-	for _, name := range r.required {
+	for _, name := range r.Required {
 		if first[name] == nil {
 			pos := n
 			if key != nil {
@@ -200,7 +190,11 @@ func (w *walk) keys(r *rule, n *yaml.Node, at path, all, own map[string]*yaml.No
 		own[k.Value], all[k.Value] = k, k
 		sub, known := r.of(k.Value)
 		if !known {
-			w.unknown(r, k, at)
+			w.unknown(r, k, v, at)
+			continue
+		}
+		if len(at) == 1 && at[0] == "services" && ofService(k.Value) && (k.Value == "x-servent" || !w.fits(sub, follow(v))) {
+			w.problem(k, at.key(k.Value), "this key belongs under a service; indent it by one step more")
 			continue
 		}
 		if w.value(sub, k, v, at.key(k.Value)) {
@@ -231,59 +225,19 @@ func (w *walk) merge(r *rule, v *yaml.Node, at path, all map[string]*yaml.Node) 
 	return true
 }
 
-// of returns the rule of a key; a rule without a word on keys allows all.
-func (r *rule) of(name string) (*rule, bool) {
-	if sub := r.props[name]; sub != nil {
-		return sub, true
-	}
-	for _, p := range r.patterns {
-		if p.form.MatchString(name) {
-			return p.rule, true
-		}
-	}
-	return &rule{}, !r.closed
-}
-
-// unknown reports a key that the schema does not have, and where it may belong.
-func (w *walk) unknown(r *rule, k *yaml.Node, at path) {
-	name, whole := k.Value, rules()
-	service, mine := whole.at("services", "a"), whole.at("services", "a", "x-servent")
-	inService := len(at) >= 2 && at[0] == "services"
-	switch {
-	case len(at) == 2 && inService && mine.props[name] != nil:
-		w.problem(k, at.key(name), "this key belongs under %s", at.key("x-servent"))
-	case len(at) == 3 && inService && at[2] == "x-servent" && service.props[name] != nil:
-		w.problem(k, at.key(name), "this key belongs under %s", at[:2])
-	case len(at) == 0 && whole.props["x-servent"].props[name] != nil:
-		w.problem(k, at.key(name), "this key belongs under x-servent")
-	case len(at) == 0 && service.props[name] != nil:
-		w.problem(k, at.key(name), "this key belongs under services.NAME")
-	case len(at) <= 1 && mine.props[name] != nil:
-		w.problem(k, at.key(name), "this key belongs under services.NAME.x-servent")
-	case len(r.props) == 0 && len(r.patterns) > 0:
-		w.problem(k, at.key(name), "want a name of the form %s, have %q", r.patterns[len(r.patterns)-1].form, name)
-	default:
-		known := slices.Sorted(maps.Keys(r.props))
-		hint := suggest(name, known)
-		if hint == "" && len(known) <= 16 {
-			hint = "; known here: " + strings.Join(known, ", ")
-		} else if hint == "" {
-			hint = "; servent schema has all that are known"
-		}
-		w.problem(k, at.key(name), "unknown key%s", hint)
-	}
-}
-
 func (w *walk) sequence(r *rule, key, n *yaml.Node, at path) bool {
-	items := r.items
-	if items == nil {
-		items = &rule{}
-	}
-	if len(n.Content) < r.least {
-		return w.problem(spot{key: key, val: n}.node(), at, "want at least %d in this list", r.least)
+	items := cmp.Or(r.Items, &rule{})
+	if len(n.Content) < r.Least {
+		return w.problem(spot{key: key, val: n}.node(), at, "want at least %d in this list", r.Least)
 	}
 	var kept []*yaml.Node
+	first := map[string]*yaml.Node{}
 	for i, one := range n.Content {
+		if before := first[one.Value]; before != nil && r.Unique && one.Kind == yaml.ScalarNode {
+			w.problem(one, at.item(i), "this stands twice in the list, first in line %d", before.Line)
+			continue
+		}
+		first[one.Value] = one
 		if w.value(items, nil, one, at.item(i)) {
 			kept = append(kept, one)
 		}
@@ -307,134 +261,22 @@ func (w *walk) scalar(r *rule, n *yaml.Node, at path) bool {
 	if n.ShortTag() == "!!null" && slices.Contains(r.types, "null") {
 		return true
 	}
-	if len(r.enum) > 0 && !slices.Contains(r.enum, s) {
-		return w.problem(n, at, "want one of %s, have %q%s", strings.Join(r.enum, ", "), s, suggest(s, r.enum))
+	if len(r.words) > 0 && !slices.Contains(r.words, s) {
+		return w.problem(n, at, "want one of %s, have %q%s", strings.Join(r.words, ", "), s, notation.Suggest(s, r.words))
 	}
-	if r.pattern != nil && !r.pattern.MatchString(s) {
-		return w.problem(n, at, "want text of the form %s, have %q", r.pattern, s)
+	if r.Pattern != "" && !regexp.MustCompile(r.Pattern).MatchString(s) {
+		return w.problem(n, at, "want %s, have %q", cmp.Or(formWords[r.Pattern], "text of the form "+r.Pattern), s)
 	}
-	if parse := formats[r.format]; parse != nil {
+	if n.Style&yaml.DoubleQuotedStyle != 0 && slices.Contains(at, "x-servent") && strings.ContainsFunc(s, unicode.IsControl) {
+		return w.problem(n, at, `have %q: in double quotes \ begins an escape; use single quotes`, s)
+	}
+	if parse := formats[r.Format]; parse != nil {
 		if err := parse(s); err != nil {
 			return w.problem(n, at, "%s", err)
 		}
 	}
-	if f, err := strconv.ParseFloat(s, 64); err == nil && (r.min != nil && f < *r.min || r.max != nil && f > *r.max) {
+	if f, err := strconv.ParseFloat(s, 64); err == nil && (r.Min != nil && f < *r.Min || r.Max != nil && f > *r.Max) {
 		return w.problem(n, at, "want %s, have %s", r.bounds(), s)
 	}
 	return true
-}
-
-// bounds is "a number from 1 to 64".
-func (r *rule) bounds() string {
-	switch {
-	case r.max == nil:
-		return fmt.Sprintf("at least %v", *r.min)
-	case r.min == nil:
-		return fmt.Sprintf("at most %v", *r.max)
-	}
-	return fmt.Sprintf("a number from %v to %v", *r.min, *r.max)
-}
-
-// want is what the rule allows, in words.
-func (r *rule) want() string {
-	var words []string
-	for _, c := range r.leaves() {
-		if len(c.types) > 3 {
-			return "a plain value"
-		}
-		if len(c.enum) > 0 {
-			words = append(words, "one of "+strings.Join(c.enum, ", "))
-			continue
-		}
-		for _, t := range c.types {
-			if t == "string" && slices.ContainsFunc(c.types, func(t string) bool { return t == "integer" || t == "number" || t == "boolean" }) {
-				continue // Compose allows text where a variable may stand
-			}
-			if t != "null" {
-				words = append(words, typeWords[t])
-			}
-		}
-	}
-	slices.Sort(words)
-	return strings.Join(slices.Compact(words), " or ")
-}
-
-var typeWords = map[string]string{
-	"object": "a mapping", "array": "a list", "string": "text",
-	"integer": "a whole number", "number": "a number", "boolean": "true or false",
-}
-
-// have is what stands there, in words.
-func have(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a mapping"
-	case yaml.SequenceNode:
-		return "a list"
-	case yaml.AliasNode:
-		return "*" + n.Value
-	}
-	if n.ShortTag() == "!!null" {
-		return "nothing"
-	}
-	return strconv.Quote(n.Value)
-}
-
-// interpolate puts variables into a value as Compose does and names those that are not set.
-func (s *source) interpolate(text string) (out string, unset []string, err error) {
-	if !strings.Contains(text, "$") {
-		return text, nil, nil
-	}
-	lookup := func(name string) (string, bool) {
-		v, ok := s.env[name]
-		return v, ok
-	}
-	replace := func(sub string, m template.Mapping, c *template.Config) (string, error) {
-		v, set, err := template.DefaultReplacementAppliedFunc(sub, m, c)
-		if err == nil && !set {
-			unset = append(unset, strings.Trim(sub, "${}"))
-		}
-		return v, err
-	}
-	out, err = template.SubstituteWithOptions(text, lookup, template.WithoutLogging, template.WithReplacementFunction(replace))
-	if missing, ok := errors.AsType[*template.MissingRequiredError](err); ok {
-		return "", nil, errors.New("variable " + missing.Variable + " must be set" + because(missing.Reason))
-	}
-	if err != nil {
-		return "", nil, fmt.Errorf("want a variable like ${NAME:-default}, have %q; a plain $ is written $$", text)
-	}
-	return out, unset, nil
-}
-
-func because(reason string) string {
-	if reason == "" {
-		return ""
-	}
-	return ": " + reason
-}
-
-// findings collects what is said about a file.
-type findings struct {
-	problems, notes system.Problems
-}
-
-// faulty says that a value is missing or doubtful because something at, above or below it is wrong.
-func (f *findings) faulty(p path) bool {
-	at := p.String()
-	return slices.ContainsFunc(f.problems, func(bad system.Problem) bool {
-		return bad.Path == at || strings.HasPrefix(bad.Path, at+".") || strings.HasPrefix(at, bad.Path+".") && strings.Contains(bad.Path, ".")
-	})
-}
-
-// said says that a message has been reported, wherever.
-func (f *findings) said(msg string) bool {
-	return slices.ContainsFunc(f.problems, func(p system.Problem) bool { return p.Msg == msg })
-}
-
-func (f *findings) problem(pos system.Pos, at path, format string, args ...any) {
-	f.problems = append(f.problems, system.Problem{Pos: pos, Path: at.String(), Msg: fmt.Sprintf(format, args...)})
-}
-
-func (f *findings) note(pos system.Pos, at path, format string, args ...any) {
-	f.notes = append(f.notes, system.Problem{Pos: pos, Path: at.String(), Msg: fmt.Sprintf(format, args...)})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -15,12 +16,16 @@ import (
 // patience is how long a request waits for the data tier: longer than a restart of it takes.
 const patience = 15 * time.Second
 
+// calls is what GET /api/ says: the address is printed by up, and somebody will open it.
+const calls = "GET /api/products\nGET /api/orders?before=ID\nPOST /api/orders {\"product\": ID, \"quantity\": 1…100}, with a header Idempotency-Key\n"
+
 // NewServer answers the page: GET /api/products, GET /api/orders?before=ID, POST /api/orders with a header
 // Idempotency-Key. Every answer names the tiers that it came through: door, api, data.
 // GET /healthz says that this process lives; the data tier has a health check of its own.
 func NewServer(data Data) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { sale.WriteJSON(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /api/{$}", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, calls) })
 	mux.HandleFunc("GET /api/products", func(w http.ResponseWriter, r *http.Request) {
 		serve(w, r, "products", func(ctx context.Context) (any, string, error) { return plain(data.Products(ctx)) })
 	})

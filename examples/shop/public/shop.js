@@ -6,7 +6,7 @@ const names = new Map(); // of products, by ID
 // ask sends a request and shows which way its answer came.
 async function ask(path, options) {
   const response = await fetch("/api/" + path, options);
-  const answer = await response.json();
+  const answer = await response.json().catch(() => ({ error: `the door says ${response.status}` }));
   if (!response.ok) throw new Error(answer.error);
   document.getElementById("way").replaceChildren(...[
     ["door", answer.door], ["api", answer.api], ["data", answer.data],

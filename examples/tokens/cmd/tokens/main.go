@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"servent/examples/tokens"
@@ -21,11 +20,7 @@ func main() {
 		log.Fatal(err)
 	}
 	log.Printf("listening on %s", ln.Addr())
-	member := tokens.Member{
-		Self:    os.Getenv("SERVENT_INSTANCE"),
-		Next:    os.Getenv("SERVENT_NEXT"),
-		Members: len(strings.Split(os.Getenv("SERVENT_PEERS"), ",")),
-	}
+	member := tokens.Member{Self: os.Getenv("SERVENT_INSTANCE"), Next: os.Getenv("SERVENT_NEXT")}
 	if err := member.Serve(ctx, ln); err != nil {
 		log.Fatal(err)
 	}

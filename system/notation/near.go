@@ -1,21 +1,21 @@
-package sysfile
+package notation
 
 import (
 	"fmt"
 	"strings"
 )
 
-// suggest is ` (did you mean "ring"?)` when one of the words is near enough to be a slip, else "".
-func suggest(have string, words []string) string {
-	if best := nearest(have, words); best != "" {
+// Suggest is ` (did you mean "ring"?)` when one of the words is near enough to be a slip, else "".
+func Suggest(have string, words []string) string {
+	if best := Nearest(have, words); best != "" {
 		return fmt.Sprintf(" (did you mean %q?)", best)
 	}
 	return ""
 }
 
-// nearest returns the word with the fewest slips from have, at most a third of its letters and three;
+// Nearest returns the word with the fewest slips from have, at most a third of its letters and three;
 // the first of equals. Letter case and the choice of - or _ are no slips.
-func nearest(have string, words []string) string {
+func Nearest(have string, words []string) string {
 	plain := strings.NewReplacer("_", "-").Replace
 	a, best, least := plain(strings.ToLower(have)), "", 4
 	if len(a) > 64 {

@@ -1,0 +1,51 @@
+package sysfile
+
+import (
+	_ "embed"
+	"encoding/json"
+	"maps"
+	"strings"
+	"sync"
+)
+
+//go:embed compose.json
+var theirs []byte
+
+// treatment is what becomes of a key of Compose: one of Does, Note and Refused says it, in words that
+// fit behind "the key is …".
+type treatment struct {
+	Does    string // acted on: what it says
+	Note    string // accepted and not acted on: why
+	Refused string // why
+	// What Compose's own schema leaves open:
+	Format   string   // of the value
+	Required []string // keys of its long form
+}
+
+// treatments is compose.json: each key by its path, with * for any name or item. What only leads to
+// others, as services.* does, is there without a word.
+var treatments = sync.OnceValue(func() map[string]treatment {
+	var all map[string]treatment
+	if err := json.Unmarshal(theirs, &all); err != nil {
+		panic("sysfile: compose.json: " + err.Error())
+	}
+	for key := range maps.Clone(all) {
+		for i := strings.LastIndex(key, "."); i > 0; i = strings.LastIndex(key[:i], ".") {
+			if _, said := all[key[:i]]; !said {
+				all[key[:i]] = treatment{}
+			}
+		}
+	}
+	return all
+})
+
+// treat finds the treatment of a key below the path of another; its own before that of *.
+func treat(above, name string) (as string, t treatment, known bool) {
+	for _, as := range []string{name, "*"} {
+		as = strings.TrimPrefix(above+"."+as, ".")
+		if t, known = treatments()[as]; known {
+			return as, t, true
+		}
+	}
+	return "", treatment{}, false
+}

@@ -1,0 +1,427 @@
+package sysfile
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"servent/architecture"
+	"servent/system"
+)
+
+// samples show each key of a service's x-servent where it may stand; WORD is a word of its enum.
+var samples = map[string]string{
+	"process":                      "{process: ./a}",
+	"process.run":                  "{process: {run: ./a}}",
+	"process.build":                "{process: {run: ./a, build: [go, build]}}",
+	"process.include":              "{process: {run: ./a, include: [./pages]}}",
+	"wasm":                         "{wasm: ./a.wasm}",
+	"vm":                           "{vm: ./a.qcow2}",
+	"files":                        "{files: ./public}",
+	"origin":                       "{origin: 'http://127.0.0.1:9000'}",
+	"builtin":                      "{builtin: WORD}",
+	"architecture":                 "{process: ./a, architecture: WORD}",
+	"topology":                     "{process: ./a, architecture: unstructured, key: '/{key}', topology: WORD}",
+	"key":                          "{process: ./a, architecture: replicated, key: '/{key}'}",
+	"nokey":                        "{process: ./a, architecture: replicated, key: '/{key}', nokey: WORD}",
+	"copies":                       "{process: ./a, architecture: partitioned, key: '/{key}', copies: 3, idempotent: true}",
+	"idempotent":                   "{process: ./a, architecture: replicated, idempotent: true}",
+	"data":                         "{process: ./a, data: hard}",
+	"data.kind":                    "{process: ./a, data: {kind: WORD}}",
+	"data.path":                    "{process: ./a, data: {path: db}}",
+	"data.export":                  "{process: ./a, key: '/{key}', data: {export: 'GET /{key}', import: 'PUT /{key}'}}",
+	"data.import":                  "{process: ./a, key: '/{key}', data: {export: 'GET /{key}', import: 'PUT /{key}'}}",
+	"switch":                       "{process: ./a, switch: {}}",
+	"switch.by":                    "{process: ./a, switch: {by: WORD}}",
+	"switch.policy":                "{process: ./a, switch: {policy: WORD}}",
+	"switch.sticky":                "{process: ./a, switch: {by: request, sticky: WORD}, key: '/{key}'}",
+	"switch.model":                 "{process: ./a, switch: {model: WORD}}",
+	"scale":                        "{process: ./a, architecture: replicated, scale: {}}",
+	"scale.min":                    "{process: ./a, architecture: replicated, scale: {min: 3}}",
+	"scale.max":                    "{process: ./a, architecture: replicated, scale: {max: 3}}",
+	"scale.inflight":               "{process: ./a, architecture: replicated, scale: {inflight: 20}}",
+	"scale.latency":                "{process: ./a, architecture: replicated, scale: {latency: 50ms}}",
+	"scale.cpu":                    "{process: ./a, architecture: replicated, scale: {cpu: 70%}}",
+	"route":                        "{process: ./a, route: /api/*}",
+	"health":                       "{process: ./a, health: {}}",
+	"health.http":                  "{process: ./a, health: {http: /healthz}}",
+	"health.tcp":                   "{process: ./a, health: {tcp: true}}",
+	"health.disable":               "{process: ./a, health: {disable: true}}",
+	"health.interval":              "{process: ./a, health: {interval: 1s}}",
+	"health.timeout":               "{process: ./a, health: {timeout: 1s}}",
+	"health.retries":               "{process: ./a, health: {retries: 1}}",
+	"health.start_period":          "{process: ./a, health: {start_period: 1s}}",
+	"near":                         "{process: ./a, near: clients}",
+	"limits":                       "{process: ./a, limits: {}}",
+	"limits.memory":                "{process: ./a, limits: {memory: 64M}}",
+	"limits.cpus":                  "{process: ./a, limits: {cpus: 0.5}}",
+	"limits.pids":                  "{process: ./a, limits: {pids: 50}}",
+	"limits.files":                 "{process: ./a, limits: {files: 50}}",
+	"limits.fuel":                  "{wasm: ./a.wasm, limits: {fuel: 5e8}}",
+	"limits.timeout":               "{origin: 'http://127.0.0.1:9000', limits: {timeout: 2s}}",
+	"limits.output":                "{process: ./a, limits: {output: 1M}}",
+	"limits.concurrency":           "{process: ./a, limits: {concurrency: 1}}",
+	"cache":                        "{files: ./a, architecture: edge, cache: {}}",
+	"cache.size":                   "{files: ./a, architecture: edge, cache: {size: 2G}}",
+	"cache.stale-if-error":         "{files: ./a, architecture: edge, cache: {stale-if-error: 24h}}",
+	"cache.stale-while-revalidate": "{files: ./a, architecture: edge, cache: {stale-while-revalidate: 1m}}",
+}
+
+// topSamples are those of the x-servent at the top of the file.
+var topSamples = map[string]string{
+	"nodes":                    "{nodes: {eu: }}",
+	"nodes.*":                  "{nodes: {eu: }}",
+	"nodes.*.count":            "{nodes: {eu: {count: 2}}}",
+	"nodes.*.site":             "{nodes: {eu: {site: a}}}",
+	"nodes.*.capacity":         "{nodes: {eu: {capacity: {}}}}",
+	"nodes.*.capacity.rate":    "{nodes: {eu: {capacity: {rate: 200/s}}}}",
+	"nodes.*.capacity.workers": "{nodes: {eu: {capacity: {workers: 2}}}}",
+	"nodes.*.capacity.pass":    "{nodes: {eu: {capacity: {pass: 2000/s}}}}",
+	"nodes.*.links":            "{nodes: {eu: {links: {}}}}",
+	"nodes.*.links.*":          "{nodes: {eu: {links: {us: {}}}, us: }}",
+	"nodes.*.links.*.latency":  "{nodes: {eu: {links: {us: {latency: 80ms}}}, us: }}",
+	"nodes.*.links.*.rate":     "{nodes: {eu: {links: {us: {rate: 50Mbit}}}, us: }}",
+	"nodes.*.labels":           "{nodes: {eu: {labels: {disk: ssd}}}}",
+	"nodes.*.price":            "{nodes: {eu: {price: 5 EUR/month}}}",
+	"compare":                  "{compare: {}}",
+	"compare.service":          "{compare: {service: a}}",
+	"compare.variants":         "{compare: {variants: {}}}",
+	"compare.variants.*":       "{compare: {variants: {architecture: [single, replicated]}}}",
+	"compare.load":             "{compare: {load: {}}}",
+	"compare.load.open":        "{compare: {load: {open: 500/s}}}",
+	"compare.load.closed":      "{compare: {load: {closed: 16}}}",
+	"compare.load.mix":         "{compare: {load: {mix: {}}}}",
+	"compare.load.mix.*":       "{compare: {load: {mix: {GET /: 1}}}}",
+	"compare.load.keys":        "{compare: {load: {keys: uniform of 10}}}",
+	"compare.load.preload":     "{compare: {load: {preload: true}}}",
+	"compare.load.from":        "{compare: {load: {from: {}}}}",
+	"compare.load.from.*":      "{compare: {load: {from: {local: 100%}}}}",
+	"compare.goal":             "{compare: {goal: {}}}",
+	"compare.goal.p50":         "{compare: {goal: {p50: 1s}}}",
+	"compare.goal.p90":         "{compare: {goal: {p90: 1s}}}",
+	"compare.goal.p99":         "{compare: {goal: {p99: 1s}}}",
+	"compare.goal.errors":      "{compare: {goal: {errors: 0.1%}}}",
+	"compare.goal.survive":     "{compare: {goal: {survive: 1 node}}}",
+}
+
+// documented is a key of x-servent as docs/file.md shows it.
+type documented struct {
+	key  string
+	rule *rule
+	node map[string]any // of the schema
+}
+
+// documentedKeys are all keys below a definition of x-servent.json, as they stand there.
+func documentedKeys(defs map[string]any, node map[string]any, r *rule, above string) (all []documented) {
+	root := map[string]any{"$defs": defs}
+	if above != "" {
+		all = append(all, documented{above, r, node})
+	}
+	node = resolve(root, node)
+	for _, choice := range list(node["oneOf"]) {
+		if sub := resolve(root, choice.(map[string]any)); sub["properties"] != nil {
+			node = sub
+		}
+	}
+	below := func(name string) string { return strings.TrimPrefix(above+"."+name, ".") }
+	props, _ := node["properties"].(map[string]any)
+	for _, name := range slices.Sorted(maps.Keys(props)) {
+		all = append(all, documentedKeys(defs, props[name].(map[string]any), r.at(name), below(name))...)
+	}
+	forms, _ := node["patternProperties"].(map[string]any)
+	for _, form := range forms {
+		if above != "nodes.*.labels" { // of any name
+			all = append(all, documentedKeys(defs, form.(map[string]any), r.at("x"), below("*"))...)
+		}
+	}
+	return all
+}
+
+// today says what becomes of a sample: refused as not built, noted as not acted on, or acted on.
+func today(t *testing.T, sample, at string, top bool) string {
+	t.Helper()
+	text := "services: {a: {x-servent: " + sample + "}}\n"
+	where := "services.a.x-servent." + at
+	if top {
+		text = "services: {a: {x-servent: {process: ./a}}}\nx-servent: " + sample + "\n"
+		where = "x-servent." + at
+	}
+	res, err := load(t, text, Options{})
+	if err != nil {
+		if !strings.Contains(err.Error(), "not built yet") {
+			t.Errorf("the sample of %s is wrong: %v", at, err)
+		}
+		if _, err := load(t, text, Options{AllowUnbuilt: true}); err != nil {
+			t.Errorf("the sample of %s is wrong: %v", at, err)
+		}
+		return "later"
+	}
+	for _, n := range res.Notes {
+		if strings.HasPrefix(where, "x-servent.compare") || strings.ReplaceAll(where, ".*", ".eu") == n.Path {
+			return "noted"
+		}
+	}
+	return "yes"
+}
+
+// values says in words what may stand at a key, and what becomes of it; of an enum, which words run today.
+func values(t *testing.T, r *rule, sample, at string, top bool) (words, how string) {
+	t.Helper()
+	var kinds []string
+	if !strings.Contains(sample, "WORD") {
+		how = today(t, sample, at, top)
+	}
+	for _, c := range r.leaves() {
+		switch {
+		case len(c.words) > 0:
+			var now, later []string
+			for _, word := range c.words {
+				filled := strings.ReplaceAll(sample, "WORD", word)
+				if row, ok := architecture.Of(system.Architecture(word)); ok && row.Key == architecture.Must {
+					filled = strings.TrimSuffix(filled, "}") + ", key: '/{key}'}"
+				} else if word == "swarm" {
+					filled = strings.ReplaceAll(filled, "process:", "files:")
+				}
+				if is := today(t, filled, at, top); is == "later" {
+					later = append(later, "`"+word+"`")
+				} else {
+					now, how = append(now, "`"+word+"`"), is
+				}
+			}
+			words := strings.Join(now, ", ")
+			if len(later) > 0 {
+				words = strings.TrimPrefix(words+"; later: "+strings.Join(later, ", "), "; ")
+			}
+			kinds = append(kinds, words)
+		case formats[c.Format] != nil:
+			err := formats[c.Format]("\x00")
+			want, _, ok := strings.Cut(strings.TrimPrefix(err.Error(), "want "), ", have ")
+			if !ok {
+				t.Errorf("%s: %v does not say what it wants", at, err)
+			}
+			if c.Min != nil && c.Max != nil {
+				want += fmt.Sprintf(", %v to %v", *c.Min, *c.Max)
+			} else if c.Min != nil && *c.Min > 0 {
+				want += fmt.Sprintf(", %v or more", *c.Min)
+			}
+			kinds = append(kinds, want)
+		default:
+			kinds = append(kinds, c.want())
+		}
+	}
+	return strings.ReplaceAll(strings.Join(slices.Compact(kinds), ", or "), "|", "\\|"), cmp.Or(how, "later")
+}
+
+// reference is one table of docs/file.md.
+func reference(t *testing.T, word string, samples map[string]string, top bool) string {
+	t.Helper()
+	root := spec()
+	defs := root["$defs"].(map[string]any)
+	r := rules().at("services", "a", "x-servent")
+	if top {
+		r = rules().at("x-servent")
+	}
+	var b strings.Builder
+	b.WriteString("| Key | Value | Meaning | Today |\n|---|---|---|---|\n")
+	known := map[string]bool{}
+	for _, k := range documentedKeys(defs, defs[word].(map[string]any), r, "") {
+		known[k.key] = true
+		sample, ok := samples[k.key]
+		if !ok {
+			t.Errorf("%s has no sample", k.key)
+			continue
+		}
+		meaning, _ := k.node["description"].(string)
+		if meaning == "" {
+			meaning, _ = resolve(root, k.node)["description"].(string)
+		}
+		if meaning == "" {
+			t.Errorf("%s has no description in x-servent.json", k.key)
+		}
+		words, how := values(t, k.rule, sample, k.key, top)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.key, words, meaning, how)
+	}
+	for key := range samples {
+		if !known[key] {
+			t.Errorf("a sample of %s, which is no key", key)
+		}
+	}
+	return b.String()
+}
+
+// treated is the table of Compose's keys with one kind of treatment.
+func treated(head string, words func(treatment) string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| Key | %s |\n|---|---|\n", head)
+	for _, key := range slices.Sorted(maps.Keys(treatments())) {
+		if say := words(treatments()[key]); say != "" {
+			fmt.Fprintf(&b, "| `%s` | %s |\n", key, strings.ReplaceAll(say, "<NAME>", "`<NAME>`"))
+		}
+	}
+	return b.String()
+}
+
+// The tables of docs/file.md are written from the schema, from compose.json and from what Load does
+// with a sample of every key: go test -update puts them into the file.
+func TestDocs(t *testing.T) {
+	file := filepath.Join("..", "..", "docs", "file.md")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := string(text)
+	for name, table := range map[string]string{
+		"service": reference(t, "servent_service", samples, false),
+		"system":  reference(t, "servent_system", topSamples, true),
+		"does":    treated("What Servent does", func(t treatment) string { return t.Does }),
+		"noted":   treated("Why it is not acted on", func(t treatment) string { return t.Note }),
+		"refused": treated("Why", func(t treatment) string { return t.Refused }),
+	} {
+		before, rest, ok := strings.Cut(got, "<!-- "+name+" -->\n")
+		_, after, ends := strings.Cut(rest, "<!-- end -->")
+		if !ok || !ends {
+			t.Fatalf("%s has no place <!-- %s --> … <!-- end -->", file, name)
+		}
+		got = before + "<!-- " + name + " -->\n" + table + "<!-- end -->" + after
+	}
+	golden(t, file, got)
+	_, example, _ := strings.Cut(got, "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	if res, err := load(t, example, Options{}); err != nil || len(res.System.Services) != 3 || len(res.Notes) > 0 {
+		t.Errorf("the example of %s: %v, %+v", file, err, res)
+	}
+}
+
+// Every key of Compose's schema has a treatment, and every treatment a key.
+func TestEveryComposeKeyIsTreated(t *testing.T) {
+	root := spec()
+	for key, tr := range treatments() {
+		said := 0
+		for _, words := range []string{tr.Does, tr.Note, tr.Refused} {
+			if words != "" {
+				said++
+			}
+		}
+		if said != 1 && (said != 0 || !strings.HasSuffix(key, ".*")) {
+			t.Errorf("%s: %d of does, note and refused are said, want 1", key, said)
+		}
+		if find(root, root, strings.Split(key, ".")) == nil && key != "services.*.ulimits.nofile" { // a name, not a key of the schema
+			t.Errorf("%s is no key of the schema", key)
+		}
+	}
+	var visit func(r *rule, above string, depth int)
+	visit = func(r *rule, above string, depth int) {
+		for _, leaf := range r.leaves() {
+			for name, sub := range leaf.Props {
+				as, tr, known := treat(above, name)
+				switch {
+				case !known:
+					t.Errorf("%s.%s has no treatment in compose.json", above, name)
+				case tr.Does != "" && !strings.HasSuffix(as, "x-servent"):
+					visit(sub, as, depth+1)
+				}
+			}
+			subs := []*rule{leaf.Items}
+			for _, p := range leaf.patterns {
+				subs = append(subs, p.rule)
+			}
+			if _, tr, _ := treat(above, "*"); tr.Note != "" {
+				continue
+			}
+			for _, sub := range subs {
+				if sub != nil && depth < 12 && slices.ContainsFunc(sub.leaves(), func(r *rule) bool { return len(r.Props) > 0 }) {
+					visit(sub, strings.TrimPrefix(above+".*", "."), depth+1)
+				}
+			}
+		}
+	}
+	visit(rules(), "", 0)
+}
+
+// Every note of compose.json is made by Load where its key stands.
+func TestEveryNoteIsSaid(t *testing.T) {
+	for key, tr := range treatments() {
+		if tr.Note == "" || key == "services.*.ulimits.*" {
+			continue
+		}
+		keys := strings.Split(strings.ReplaceAll(key, "services.*", "services.a"), ".")
+		doc := fill(rules(), keys)
+		within(doc, "services", "a")["x-servent"] = map[string]any{"process": "./a"}
+		within(doc, "configs", "x")["environment"] = "HOME"
+		within(doc, "secrets", "x")["environment"] = "HOME"
+		text := indented(t, doc)
+		res, err := load(t, text, Options{})
+		if err != nil {
+			var ps system.Problems
+			if !errors.As(err, &ps) || !strings.Contains(err.Error(), "no service") {
+				t.Errorf("%s: %v in\n%s", key, err, text)
+			}
+			continue
+		}
+		want := "not acted on: " + tr.Note
+		if !slices.ContainsFunc(res.Notes, func(n system.Problem) bool { return n.Msg == want && strings.HasSuffix(n.Path, keys[len(keys)-1]) }) {
+			t.Errorf("%s is not noted in\n%s\nnotes: %v", key, text, res.Notes)
+		}
+	}
+}
+
+// within goes down a document, and makes the mappings that are missing.
+func within(doc any, keys ...string) map[string]any {
+	for _, key := range keys {
+		m := doc.(map[string]any)
+		if m[key] == nil {
+			m[key] = map[string]any{}
+		}
+		doc = m[key]
+	}
+	return doc.(map[string]any)
+}
+
+// fill makes the least value of a rule that has the keys.
+func fill(r *rule, keys []string) any {
+	for _, leaf := range r.leaves() {
+		if len(keys) > 0 && keys[0] == "*" && leaf.Items != nil {
+			return []any{fill(leaf.Items, keys[1:])}
+		}
+		name, sub := "", (*rule)(nil)
+		if len(keys) > 0 {
+			name = strings.ReplaceAll(keys[0], "*", "x")
+			sub = leaf.at(name)
+		}
+		if len(keys) > 0 && (sub == nil || !slices.Contains(leaf.types, "object")) {
+			continue
+		}
+		if len(keys) > 0 || slices.Contains(leaf.types, "object") {
+			m := map[string]any{}
+			for _, must := range leaf.Required {
+				m[must] = fill(leaf.Props[must], nil)
+			}
+			if sub != nil {
+				m[name] = fill(sub, keys[1:])
+			}
+			if leaf.Props["source"] != nil && name != "source" && keys != nil {
+				m["source"] = "x"
+			}
+			return m
+		}
+		switch {
+		case len(leaf.words) > 0:
+			return leaf.words[0]
+		case slices.Contains(leaf.types, "boolean"):
+			return true
+		case leaf.Format == "compose-duration":
+			return "1s"
+		case slices.Contains(leaf.types, "integer"), slices.Contains(leaf.types, "number"):
+			return 1
+		case slices.Contains(leaf.types, "array"):
+			return []any{}
+		}
+	}
+	return map[bool]string{true: "x", false: "always"}[r.Pattern == ""]
+}
