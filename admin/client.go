@@ -12,13 +12,18 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"servent/placement"
 	"servent/system"
 )
 
-// ErrNotRunning: nobody answers at the door.
-var ErrNotRunning = errors.New("nothing runs here")
+var (
+	// ErrNotRunning: nobody answers at the door.
+	ErrNotRunning = errors.New("nothing runs here")
+	// ErrEnded: the system went while it was watched.
+	ErrEnded = errors.New("the system ended")
+)
 
 // Client speaks to a [Door].
 type Client struct {
@@ -30,7 +35,7 @@ type Client struct {
 // Dial makes a client of a door on a unix socket (socket not empty) or on a loopback port with a token.
 func Dial(socket, url, token string) *Client {
 	if socket == "" {
-		return &Client{base: strings.TrimSuffix(url, "/"), http: &http.Client{}, auth: "Bearer " + token}
+		return &Client{base: strings.TrimSuffix(url, "/"), http: &http.Client{Transport: &http.Transport{}}, auth: "Bearer " + token} // no proxy
 	}
 	return &Client{base: "http://localhost", http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -44,12 +49,12 @@ func (c *Client) State(ctx context.Context) (s State, err error) {
 	return s, c.do(ctx, http.MethodGet, "/v1/state", nil, &s)
 }
 
-// Watch calls each at every change until it fails or ctx ends.
+// Watch calls each at every change until it fails, ctx ends (its error), or the system does ([ErrEnded]).
 func (c *Client) Watch(ctx context.Context, each func(State) error) error {
-	return lines(ctx, c, "/v1/watch", each)
+	return ended(lines(ctx, c, "/v1/watch", each))
 }
 
-// Want makes a system what is wanted.
+// Want makes a system what is wanted. After it, no state is of what was wanted before.
 func (c *Client) Want(ctx context.Context, sys *system.System) error {
 	return c.do(ctx, http.MethodPut, "/v1/wanted", sys, nil)
 }
@@ -79,14 +84,32 @@ func (c *Client) Explain(ctx context.Context, what string) (e Explanation, err e
 	return e, c.do(ctx, http.MethodGet, "/v1/explain?what="+url.QueryEscape(what), nil, &e)
 }
 
-// Events calls each with what happened, oldest first.
+// Events calls each with what happened, oldest first; with follow until each fails, ctx ends (its error),
+// or the system does ([ErrEnded]).
 func (c *Client) Events(ctx context.Context, follow bool, each func(system.Event) error) error {
-	return lines(ctx, c, "/v1/events?follow="+strconv.FormatBool(follow), each)
+	err := lines(ctx, c, "/v1/events?follow="+strconv.FormatBool(follow), each)
+	if follow {
+		err = ended(err)
+	}
+	return err
 }
 
-// Logs calls each with the lines that programs wrote.
+// Logs calls each with the lines that programs wrote; with q.Follow until each fails, ctx ends (its
+// error), or the system does ([ErrEnded]).
 func (c *Client) Logs(ctx context.Context, q LogQuery, each func(LogLine) error) error {
-	return lines(ctx, c, fmt.Sprintf("/v1/logs?of=%s&tail=%d&follow=%t", url.QueryEscape(q.Of), q.Tail, q.Follow), each)
+	err := lines(ctx, c, fmt.Sprintf("/v1/logs?of=%s&tail=%d&follow=%t", url.QueryEscape(q.Of), q.Tail, q.Follow), each)
+	if q.Follow {
+		err = ended(err)
+	}
+	return err
+}
+
+// ended is the error of an answer that goes on: it never ends well by itself.
+func ended(err error) error {
+	if err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		return &system.Hint{Err: ErrEnded, Next: "servent up"}
+	}
+	return err
 }
 
 // Meter returns what the nodes counted.
@@ -126,7 +149,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 		req.Header.Set("Authorization", c.auth)
 	}
 	resp, err := c.http.Do(req)
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" && ctx.Err() == nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotRunning, err)
 	}
 	if err != nil {
@@ -160,6 +183,8 @@ func lines[T any](ctx context.Context, c *Client, path string, each func(T) erro
 		switch err := dec.Decode(&v); {
 		case errors.Is(err, io.EOF):
 			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case err != nil:
 			return fmt.Errorf("%s: %w", path, err)
 		}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -11,8 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -55,8 +54,8 @@ type LogQuery struct {
 type LogLine struct {
 	Time     time.Time         `json:"time"`
 	Node     system.NodeID     `json:"node"`
-	Instance system.InstanceID `json:"instance"`
-	Stream   string            `json:"stream"` // stdout, stderr
+	Instance system.InstanceID `json:"instance"` // empty: of the node as a whole
+	Stream   string            `json:"stream"`   // stdout, stderr; servent: what we say ourselves
 	Text     string            `json:"text"`
 }
 
@@ -66,6 +65,7 @@ type NodeMeter struct {
 	At      time.Time     `json:"at"`
 	Rows    []meter.Row   `json:"rows"`
 	Station *Station      `json:"station,omitempty"` // of an emulated node
+	Error   string        `json:"error,omitempty"`   // why it did not answer; then there are no rows
 }
 
 // Station is what an emulated node's station says of itself.
@@ -85,10 +85,10 @@ type Check struct {
 	Next string `json:"next,omitempty"`
 }
 
-// Door answers for one running system. All fields but Machines and Log must be set.
+// Door answers for one running system. All fields but Machines, Console and Log must be set.
 type Door struct {
 	Cluster  control.Cluster
-	View     func() (*control.View, error) // the last view, and why control does not answer now
+	View     func() (*control.View, error) // the last view, never nil, and why control does not answer now
 	Changed  func() <-chan struct{}        // closed at the next change of view, nodes or ways in
 	Machines Machines                      // nil on a fleet
 	Nodes    Nodes
@@ -96,53 +96,87 @@ type Door struct {
 	Console  http.Handler
 	URL      string // of the console, with its token
 	Log      *slog.Logger
+
+	turn turn
 }
 
 // Handler answers without asking who calls: for a unix socket that only its owner can open.
-func (d *Door) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/state", d.state)
-	mux.HandleFunc("GET /v1/watch", d.watch)
-	mux.HandleFunc("PUT /v1/wanted", d.want)
-	mux.HandleFunc("DELETE /v1/wanted", d.unwant)
-	mux.HandleFunc("POST /v1/scale", d.scale)
-	mux.HandleFunc("POST /v1/restart", d.restart)
-	mux.HandleFunc("POST /v1/plan", d.plan)
-	mux.HandleFunc("GET /v1/explain", d.explain)
-	mux.HandleFunc("GET /v1/events", d.events)
-	mux.HandleFunc("GET /v1/logs", d.logs)
-	mux.HandleFunc("GET /v1/meter", d.meter)
-	if d.Console != nil {
-		mux.Handle("GET /", d.Console)
-	}
-	return mux
-}
+func (d *Door) Handler() http.Handler { return d.with(d.answers()) }
 
-// Guarded is Handler for a loopback port: pages are open, answers need the token, and the request must
-// name a loopback host, so that no page from elsewhere can reach it by DNS rebinding.
+// Guarded is Handler for a loopback port. Pages are open, answers need the token. Every request must name
+// a loopback host, so that no page from elsewhere can reach it by DNS rebinding, and none that a browser
+// sends for another page may change anything.
 func (d *Door) Guarded(token string) http.Handler {
-	inner := d.Handler()
-	want := []byte("Bearer " + token)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !loopback(r.Host) {
-			fail(w, http.StatusMisdirectedRequest, errors.New("this door answers on loopback only"))
+	want, answers := []byte("Bearer "+token), d.answers()
+	inner := d.with(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
+			fail(w, &coded{http.StatusUnauthorized, &system.Hint{Err: errors.New("this door wants its token, as Authorization: Bearer TOKEN"), Next: "servent console"}})
 			return
 		}
-		if strings.HasPrefix(r.URL.Path, "/v1/") && subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
-			fail(w, http.StatusUnauthorized, &system.Hint{Err: errors.New("a token is needed"), Next: "servent console"})
+		answers.ServeHTTP(w, r)
+	}))
+	same := http.NewCrossOriginProtection()
+	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fail(w, &coded{http.StatusForbidden, errors.New("the request comes from a page of another origin")})
+	}))
+	inner = same.Handler(inner)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !loopback(r.Host) {
+			fail(w, &coded{http.StatusMisdirectedRequest, &system.Hint{Err: fmt.Errorf("this door answers on loopback only, not for %q", r.Host), Next: "servent console"}})
 			return
 		}
 		inner.ServeHTTP(w, r)
 	})
 }
 
+// with adds the pages. All that is not below /v1/ is a page: nothing else needs to be guarded.
+func (d *Door) with(answers http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/v1/", answers)
+	if d.Console != nil {
+		mux.Handle("/", d.Console)
+	}
+	return mux
+}
+
+// answers is all below /v1/; docs/admin-api.md lists it.
+func (d *Door) answers() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"GET /v1/state":     d.state,
+		"GET /v1/watch":     d.watch,
+		"PUT /v1/wanted":    d.want,
+		"DELETE /v1/wanted": d.unwant,
+		"POST /v1/scale":    d.scale,
+		"POST /v1/restart":  d.restart,
+		"POST /v1/plan":     d.plan,
+		"GET /v1/explain":   d.explain,
+		"GET /v1/events":    d.events,
+		"GET /v1/logs":      d.logs,
+		"GET /v1/meter":     d.meter,
+		"/v1/": func(_ http.ResponseWriter, r *http.Request) error {
+			return &coded{http.StatusNotFound, fmt.Errorf("no answer to %s %s; docs/admin-api.md lists them", r.Method, r.URL.Path)}
+		},
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			head := w.Header()
+			head.Set("Cache-Control", "no-store")
+			head.Set("X-Content-Type-Options", "nosniff")
+			if err := h(w, r); err != nil {
+				fail(w, err)
+			}
+		})
+	}
+	return mux
+}
+
 func loopback(hostport string) bool {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
-		host = hostport
+		host = strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]")
 	}
-	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return host == "localhost" || err == nil && ip.IsLoopback()
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
 // Failure is the answer to a request that could not be done.
@@ -151,257 +185,46 @@ type Failure struct {
 	Next  string `json:"next,omitempty"` // command to try
 }
 
-func fail(w http.ResponseWriter, code int, err error) {
+// coded is an error with its HTTP status.
+type coded struct {
+	code int
+	err  error
+}
+
+func (c *coded) Error() string { return c.err.Error() }
+
+func (c *coded) Unwrap() error { return c.err }
+
+// fail answers with an error: 503 when control is away, and 409 when the system is not such that it can
+// be done, where the error does not say better.
+func fail(w http.ResponseWriter, err error) {
+	code, next := http.StatusConflict, system.Next(err)
+	if c, ok := errors.AsType[*coded](err); ok {
+		code = c.code
+	} else if errors.Is(err, control.ErrUnavailable) {
+		code, next = http.StatusServiceUnavailable, cmp.Or(next, "servent ps")
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(Failure{Error: err.Error(), Next: system.Next(err)}) // the caller is gone
+	_ = json.NewEncoder(w).Encode(Failure{Error: err.Error(), Next: next}) // the caller is gone
 }
 
-func answer(w http.ResponseWriter, v any) {
+// answer sends one JSON document. It never fails: who does not take it is gone.
+func answer(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the caller is gone
-}
-
-// State is what the system looks like now.
-func (d *Door) State() State {
-	v, err := d.View()
-	var machines []NodeState
-	var published []Published
-	if d.Machines != nil {
-		machines, published = d.Machines.Nodes(), d.Machines.Published()
-	}
-	s := NewState(v, machines, published)
-	s.Context, s.Console = d.Context, d.URL
-	if err != nil {
-		s.Control, s.Settled = err.Error(), false
-	}
-	return s
-}
-
-func (d *Door) state(w http.ResponseWriter, _ *http.Request) { answer(w, d.State()) }
-
-// watch streams a state at every change, at most 20 a second.
-func (d *Door) watch(w http.ResponseWriter, r *http.Request) {
-	out := stream(w)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		changed := d.Changed()
-		if out(d.State()) != nil {
-			return
-		}
-		select {
-		case <-changed:
-		case <-r.Context().Done():
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-r.Context().Done():
-			return
-		}
-	}
+	_ = json.NewEncoder(w).Encode(v)
+	return nil
 }
 
 // stream answers with one JSON document a line, each sent at once.
 func stream(w http.ResponseWriter) func(any) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	ctl, enc := http.NewResponseController(w), json.NewEncoder(w)
+	_ = ctl.Flush() // the caller is gone
 	return func(v any) error {
 		if err := enc.Encode(v); err != nil {
 			return err
 		}
 		return ctl.Flush()
 	}
-}
-
-func (d *Door) want(w http.ResponseWriter, r *http.Request) {
-	sys, err := readSystem(w, r)
-	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
-	}
-	if err := d.Apply(r.Context(), sys); err != nil {
-		fail(w, http.StatusConflict, err)
-		return
-	}
-	answer(w, d.State())
-}
-
-// Apply makes a system what is wanted.
-func (d *Door) Apply(ctx context.Context, sys *system.System) error {
-	if d.Machines != nil {
-		return d.Machines.Apply(ctx, sys)
-	}
-	_, err := d.Cluster.Want(ctx, sys)
-	return err
-}
-
-func readSystem(w http.ResponseWriter, r *http.Request) (*system.System, error) {
-	var sys system.System
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 16<<20)).Decode(&sys); err != nil {
-		return nil, fmt.Errorf("read the system: %w", err)
-	}
-	if sys.Name == "" {
-		return nil, errors.New("read the system: it has no name")
-	}
-	return &sys, nil
-}
-
-func (d *Door) unwant(w http.ResponseWriter, r *http.Request) {
-	if d.Machines != nil {
-		d.Machines.Stop(r.URL.Query().Get("volumes") == "true")
-		answer(w, struct{}{})
-		return
-	}
-	if err := d.Cluster.Unwant(r.Context()); err != nil {
-		fail(w, http.StatusServiceUnavailable, err)
-		return
-	}
-	answer(w, struct{}{})
-}
-
-// change edits what is wanted, under the services' present names.
-func (d *Door) change(ctx context.Context, edit func(*system.System) error) error {
-	v, err := d.View()
-	if err != nil {
-		return err
-	}
-	if v.Wanted == nil {
-		return &system.Hint{Err: errors.New("nothing runs"), Next: "servent up"}
-	}
-	sys := *v.Wanted
-	sys.Services = slices.Clone(sys.Services)
-	if err := edit(&sys); err != nil {
-		return err
-	}
-	_, err = d.Cluster.Want(ctx, &sys)
-	return err
-}
-
-func (d *Door) scale(w http.ResponseWriter, r *http.Request) {
-	var counts map[system.ServiceName]int
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&counts); err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
-	}
-	err := d.change(r.Context(), func(sys *system.System) error {
-		for name, n := range counts {
-			s := sys.Service(name)
-			if s == nil {
-				return unknown(sys, string(name))
-			}
-			if err := Scale(s, n); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		fail(w, http.StatusConflict, err)
-		return
-	}
-	answer(w, struct{}{})
-}
-
-// Scale sets the number of a service's instances where its architecture leaves it open.
-func Scale(s *system.Service, n int) error {
-	switch {
-	case n < 0 || n > 1000:
-		return fmt.Errorf("scale %s: want 0…1000 instances, have %d", s.Name, n)
-	case s.Architecture != system.Replicated && s.Architecture != system.Partitioned:
-		return fmt.Errorf("scale %s: %s decides the number of its instances itself; replicated and partitioned can be scaled", s.Name, s.Architecture)
-	case n == 0:
-		return &system.Hint{Err: fmt.Errorf("scale %s: 0 instances would serve nobody", s.Name), Next: "servent down"}
-	}
-	s.Replicas, s.Scale.Min = n, n
-	s.Scale.Max = max(s.Scale.Max, n)
-	return nil
-}
-
-func unknown(sys *system.System, what string) error {
-	names := make([]string, len(sys.Services))
-	for i, s := range sys.Services {
-		names[i] = string(s.Name)
-	}
-	return &system.Hint{Err: fmt.Errorf("%q is neither a service (%s) nor one of the nodes", what, strings.Join(names, ", ")), Next: "servent ps"}
-}
-
-func (d *Door) restart(w http.ResponseWriter, r *http.Request) {
-	what := r.URL.Query().Get("what")
-	if d.Machines != nil && slices.ContainsFunc(d.Machines.Nodes(), func(n NodeState) bool { return string(n.Node) == what }) {
-		if err := d.Machines.RestartNode(r.Context(), system.NodeID(what)); err != nil {
-			fail(w, http.StatusConflict, err)
-			return
-		}
-		answer(w, struct{}{})
-		return
-	}
-	err := d.change(r.Context(), func(sys *system.System) error {
-		s := sys.Service(system.ServiceName(what))
-		if s == nil {
-			return unknown(sys, what)
-		}
-		s.Restarts++
-		return nil
-	})
-	if err != nil {
-		fail(w, http.StatusConflict, err)
-		return
-	}
-	answer(w, struct{}{})
-}
-
-func (d *Door) events(w http.ResponseWriter, r *http.Request) {
-	out := stream(w)
-	var last time.Time
-	for {
-		changed := d.Changed()
-		v, _ := d.View() // events are worth showing while control is away, too
-		for _, e := range v.Events {
-			if e.Time.After(last) {
-				if out(e) != nil {
-					return
-				}
-			}
-		}
-		if n := len(v.Events); n > 0 {
-			last = v.Events[n-1].Time
-		}
-		if r.URL.Query().Get("follow") != "true" {
-			return
-		}
-		select {
-		case <-changed:
-		case <-r.Context().Done():
-			return
-		}
-	}
-}
-
-func (d *Door) meter(w http.ResponseWriter, r *http.Request) {
-	v, _ := d.View() // the nodes answer by themselves
-	meters := []NodeMeter{}
-	for _, seen := range v.Seen {
-		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
-		m, err := d.Nodes.Meter(ctx, seen.Node)
-		cancel()
-		if err == nil { // a node that does not answer is missing from the sum, and shown as gone
-			meters = append(meters, m)
-		}
-	}
-	answer(w, meters)
-}
-
-func logQuery(r *http.Request) (LogQuery, error) {
-	q := r.URL.Query()
-	lq := LogQuery{Of: q.Get("of"), Follow: q.Get("follow") == "true", Tail: 100}
-	if t := q.Get("tail"); t != "" {
-		n, err := strconv.Atoi(t)
-		if err != nil {
-			return lq, fmt.Errorf("tail: want a whole number, have %q", t)
-		}
-		lq.Tail = n
-	}
-	return lq, nil
 }

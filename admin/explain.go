@@ -21,15 +21,14 @@ func input(v *control.View) placement.Input {
 	return placement.Input{System: v.Wanted, Plan: v.Plan, Nodes: v.Seen, Holders: v.Holders, Now: time.Now()}
 }
 
-func (d *Door) explain(w http.ResponseWriter, r *http.Request) {
+func (d *Door) explain(w http.ResponseWriter, r *http.Request) error {
 	what := r.URL.Query().Get("what")
 	v, _ := d.View() // the last one explains as well
 	e := explanation(v, what)
-	if len(e.Choices) == 0 && !slices.ContainsFunc(v.Seen, func(s system.Seen) bool { return string(s.Node) == what }) {
-		fail(w, http.StatusNotFound, unknownLog(v.Wanted, what))
-		return
+	if what == "" || len(e.Choices) == 0 && !slices.ContainsFunc(v.Seen, func(s system.Seen) bool { return string(s.Node) == what }) {
+		return unknown(v.Wanted, what)
 	}
-	answer(w, e)
+	return answer(w, e)
 }
 
 func explanation(v *control.View, what string) Explanation {
@@ -48,16 +47,14 @@ func explanation(v *control.View, what string) Explanation {
 }
 
 // plan says what would change if the system in the request were wanted.
-func (d *Door) plan(w http.ResponseWriter, r *http.Request) {
-	sys, err := readSystem(w, r)
+func (d *Door) plan(w http.ResponseWriter, r *http.Request) error {
+	sys, err := readSystem(http.MaxBytesReader(w, r.Body, maxSystem))
 	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
+		return err
 	}
 	v, err := d.View()
 	if err != nil {
-		fail(w, http.StatusServiceUnavailable, err)
-		return
+		return err
 	}
 	in := input(v)
 	in.System = sys
@@ -65,5 +62,5 @@ func (d *Door) plan(w http.ResponseWriter, r *http.Request) {
 	if lines == nil {
 		lines = []placement.Line{}
 	}
-	answer(w, lines)
+	return answer(w, lines)
 }

@@ -4,77 +4,113 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"servent/control"
 	"servent/system"
 )
 
+const (
+	quietFor   = 3 * time.Second        // a node that says nothing for so long is done without
+	againAfter = 500 * time.Millisecond // a log that broke off is opened again
+	maxKept    = 64 << 20               // bytes of text held to be sorted
+	ownStream  = "servent"              // of lines that we say ourselves
+)
+
+// place is where a log is: times grow strictly within one, so they name its lines.
+type place struct {
+	node     system.NodeID
+	instance system.InstanceID
+}
+
 // logs joins the nodes' log lines. What is kept already comes sorted by time; what is written from now
-// on comes as it arrives. Nodes that appear later are followed too.
-func (d *Door) logs(w http.ResponseWriter, r *http.Request) {
-	q, err := logQuery(r)
+// on comes as it arrives, of nodes and instances that appear later, too.
+func (d *Door) logs(w http.ResponseWriter, r *http.Request) error {
+	q, err := logQuery(r.URL.Query())
 	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
+		return err
+	}
+	began := time.Now()
+	k := d.kept(r.Context(), q)
+	if v, _ := d.View(); q.Of != "" && len(k.newest) == 0 && !planned(v.Plan, q.Of) {
+		return unknown(v.Wanted, q.Of)
 	}
 	out := stream(w)
-	lines, err := d.kept(r.Context(), q)
-	if err != nil {
-		fail(w, http.StatusNotFound, err)
-		return
-	}
-	newest := map[system.NodeID]time.Time{}
-	for _, line := range lines {
-		if newest[line.Node] = line.Time; out(line) != nil {
-			return
+	for _, line := range k.lines {
+		if out(line) != nil {
+			return nil
 		}
 	}
 	if q.Follow {
-		d.follow(r.Context(), q, newest, out)
+		f := follower{door: d, q: q, began: began, kept: k, out: out, open: map[place]bool{}, lines: make(chan LogLine), ended: make(chan stopped)}
+		f.run(r.Context())
 	}
+	return nil
 }
 
-// kept reads what every node has, and checks that somebody knows what is asked for.
-func (d *Door) kept(ctx context.Context, q LogQuery) ([]LogLine, error) {
+// kept is what the nodes had when a request came.
+type kept struct {
+	lines  []LogLine
+	newest map[place]time.Time
+	heard  map[system.NodeID]bool
+}
+
+// kept reads what every node has, all at once.
+func (d *Door) kept(ctx context.Context, q LogQuery) kept {
 	v, _ := d.View() // logs are worth reading while control is away
-	if q.Of != "" && v.Plan != nil && !planned(v.Plan, q.Of) {
-		return nil, unknownLog(v.Wanted, q.Of)
+	ask := q
+	ask.Follow = false
+	if q.Tail == 0 {
+		ask.Tail = 1 // to know where to go on
 	}
-	q.Follow = false
-	var lines []LogLine
-	for _, seen := range v.Seen {
-		_ = d.read(ctx, seen.Node, q, func(l LogLine) error { // a node that does not answer has no lines to show
-			lines = append(lines, l)
-			return nil
-		})
+	parts, errs := make([][]LogLine, len(v.Seen)), make([]error, len(v.Seen))
+	var wg sync.WaitGroup
+	for i := range v.Seen {
+		wg.Go(func() { parts[i], errs[i] = d.hear(ctx, v.Seen[i].Node, ask, maxKept/len(v.Seen)) })
 	}
-	slices.SortStableFunc(lines, func(a, b LogLine) int { return a.Time.Compare(b.Time) })
-	return lines, nil
-}
-
-func unknownLog(wanted *system.System, what string) error {
-	if wanted == nil {
-		return &system.Hint{Err: errors.New("nothing runs"), Next: "servent up"}
-	}
-	return unknown(wanted, what)
-}
-
-func planned(p *system.Plan, what string) bool {
-	for _, d := range p.Services {
-		if string(d.Service.Name) == what {
-			return true
+	wg.Wait()
+	k := kept{newest: map[place]time.Time{}, heard: map[system.NodeID]bool{}}
+	for i, lines := range parts {
+		node := v.Seen[i].Node
+		for _, l := range lines {
+			k.newest[place{node, l.Instance}] = l.Time
 		}
-		for _, a := range d.Assignments {
-			if string(a.Instance) == what {
-				return true
-			}
+		if q.Tail != 0 {
+			k.lines = append(k.lines, lines...)
+		}
+		k.heard[node] = errs[i] == nil
+		if errs[i] != nil {
+			k.lines = append(k.lines, LogLine{time.Now(), node, "", ownStream, fmt.Sprintf("lines of %s are missing: %v", node, errs[i])})
 		}
 	}
-	return false
+	slices.SortStableFunc(k.lines, func(a, b LogLine) int { return a.Time.Compare(b.Time) })
+	return k
+}
+
+// hear reads what one node has. What came before an error stands.
+func (d *Door) hear(ctx context.Context, node system.NodeID, q LogQuery, most int) (lines []LogLine, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	quiet := time.AfterFunc(quietFor, func() { cancel(fmt.Errorf("it does not answer within %s", quietFor)) })
+	defer quiet.Stop()
+	err = d.read(ctx, node, q, func(l LogLine) error {
+		quiet.Reset(quietFor)
+		if most -= len(l.Text); most < 0 {
+			return errors.New("they are too many to be sorted; ask for one instance, or with a smaller --tail")
+		}
+		lines = append(lines, l)
+		return nil
+	})
+	if err != nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
+	}
+	return lines, err
 }
 
 func (d *Door) read(ctx context.Context, node system.NodeID, q LogQuery, each func(LogLine) error) error {
@@ -97,55 +133,118 @@ func (d *Door) read(ctx context.Context, node system.NodeID, q LogQuery, each fu
 	}
 }
 
-// follow reads every node until ctx ends, again after a node came back, and shows no line twice.
-func (d *Door) follow(ctx context.Context, q LogQuery, newest map[system.NodeID]time.Time, out func(any) error) {
+// planned says that a service or an instance has a place.
+func planned(p *system.Plan, what string) bool {
+	return p != nil && slices.ContainsFunc(p.Services, func(d system.Deployment) bool {
+		return string(d.Service.Name) == what || slices.ContainsFunc(d.Assignments, func(a system.Assignment) bool { return string(a.Instance) == what })
+	})
+}
+
+// follower reads logs as they grow, each by a goroutine of its own, and opens them again after a node was
+// away. The time of the last line that was shown says where to go on: no line comes twice or is lost.
+type follower struct {
+	door  *Door
+	q     LogQuery
+	began time.Time
+	kept  kept
+	out   func(any) error
+	open  map[place]bool
+	lines chan LogLine
+	ended chan stopped
+}
+
+// stopped is a log that broke off.
+type stopped struct {
+	place
+	last time.Time // of its lines
+}
+
+// run returns when ctx ends or nobody takes the lines any more.
+func (f *follower) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var (
-		wg      sync.WaitGroup
-		mu      sync.Mutex // guards the writer and reading
-		reading = map[system.NodeID]bool{}
-	)
+	var wg sync.WaitGroup
 	defer wg.Wait()
-	q.Tail = -1
+	defer cancel()
 	for {
-		changed := d.Changed()
-		v, _ := d.View()
-		for _, seen := range v.Seen {
-			node, from := seen.Node, newest[seen.Node]
-			mu.Lock()
-			busy := reading[node]
-			reading[node] = true
-			mu.Unlock()
-			if busy {
+		changed := f.door.Changed()
+		v, _ := f.door.View()
+		for _, p := range f.places(v) {
+			if f.open[p] {
 				continue
 			}
-			wg.Go(func() {
-				last := from
-				_ = d.read(ctx, node, q, func(l LogLine) error { // it ends with the node; the next view starts it again
-					if !l.Time.After(from) {
-						return nil
-					}
-					last = l.Time
-					mu.Lock()
-					defer mu.Unlock()
-					return out(l)
-				})
-				mu.Lock()
-				defer mu.Unlock()
-				delete(reading, node)
-				newest[node] = last
-			})
+			f.open[p] = true
+			from := f.from(p)
+			wg.Go(func() { f.follow(ctx, p, from) })
+		}
+		for same := true; same; {
+			select {
+			case l := <-f.lines:
+				if f.out(l) != nil {
+					return
+				}
+			case e := <-f.ended:
+				delete(f.open, e.place)
+				f.kept.newest[e.place], same = e.last, false
+			case <-changed:
+				same = false
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// places are the logs on the nodes that are there: of instances that run, and of those that did, whose
+// last lines may not have been read before their node died.
+func (f *follower) places(v *control.View) []place {
+	var out []place
+	for i := range v.Seen {
+		seen := &v.Seen[i]
+		for _, in := range seen.Instances {
+			if service, _, _ := strings.Cut(string(in.Instance), "/"); f.q.Of == "" || f.q.Of == string(in.Instance) || f.q.Of == service {
+				out = append(out, place{seen.Node, in.Instance})
+			}
+		}
+		for p := range f.kept.newest {
+			if p.node == seen.Node && v.Instance(p.node, p.instance) == nil {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// from is the time of the last line that was shown. A log that was not there at the start is new; one on
+// a node that was away then has old lines that nobody asked for.
+func (f *follower) from(p place) time.Time {
+	if last, ok := f.kept.newest[p]; ok || f.kept.heard[p.node] {
+		return last
+	}
+	return f.began
+}
+
+// follow passes on what a log has after from until it breaks off, which ends in a pause.
+func (f *follower) follow(ctx context.Context, p place, from time.Time) {
+	last := from
+	_ = f.door.read(ctx, p.node, LogQuery{Of: string(p.instance), Tail: -1, Follow: true}, func(l LogLine) error { // it is opened again
+		if !l.Time.After(from) {
+			return nil
 		}
 		select {
-		case <-changed:
+		case f.lines <- l:
+			last = l.Time
+			return nil
 		case <-ctx.Done():
-			return
+			return ctx.Err()
 		}
-		select { // a node that cannot be read is tried again once a second
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return
-		}
+	})
+	select {
+	case <-time.After(againAfter):
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case f.ended <- stopped{p, last}:
+	case <-ctx.Done():
 	}
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"net"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -33,16 +34,26 @@ type NodeState struct {
 	Node     system.NodeID     `json:"node"`
 	Role     string            `json:"role"`
 	Site     system.Site       `json:"site"`
-	State    string            `json:"state"` // starting, joining, up, gone, stopped
+	State    string            `json:"state"` // starting, joining, up, gone, stopped; see [NodeState.Runs]
 	Why      string            `json:"why,omitempty"`
 	Address  string            `json:"address"`
 	Pid      int               `json:"pid,omitempty"`
 	Emulated bool              `json:"emulated"`
 	Capacity system.Capacity   `json:"capacity"`
 	Labels   map[string]string `json:"labels,omitempty"`
-	Plan     int64             `json:"plan"` // generation that it follows
-	Since    time.Time         `json:"since"`
+	Plan     int64             `json:"plan"`  // generation that it follows
+	Since    time.Time         `json:"since"` // of its process when it is up, else of its state
 }
+
+// States of a node.
+const (
+	nodeUp      = "up"
+	nodeJoining = "joining" // its process serves, and has not reported yet
+	nodeGone    = "gone"
+)
+
+// Runs says that what the node reports is of its present life.
+func (n *NodeState) Runs() bool { return n.State == nodeUp }
 
 // ServiceState is one service.
 type ServiceState struct {
@@ -50,7 +61,7 @@ type ServiceState struct {
 	Architecture system.Architecture  `json:"architecture"`
 	Software     system.SoftwareKind  `json:"software"`
 	Wanted       int                  `json:"wanted"` // instances planned
-	Ready        int                  `json:"ready"`
+	Ready        int                  `json:"ready"`  // of Wanted: healthy, or done
 	URLs         []string             `json:"urls"`
 	DependsOn    []system.ServiceName `json:"depends_on,omitempty"`
 }
@@ -88,26 +99,14 @@ type DoorState struct {
 }
 
 // NewState folds a view into what a user sees. published are the ways in that the caller holds open,
-// machines the nodes that it started: both may know more than control does.
+// machines the nodes that it started: both may know more than control does, above all while control does
+// not answer and the view is old. So an instance runs only where its machine does not know better.
 func NewState(v *control.View, machines []NodeState, published []Published) State {
-	s := State{Published: published, Nodes: machines, Services: []ServiceState{}, Instances: []InstanceState{}, Refused: []system.Refusal{}, Doors: []DoorState{}}
-	if s.Nodes == nil {
-		s.Nodes = []NodeState{}
-	}
+	s := State{Published: slices.Clone(published), Nodes: slices.Clone(machines), Services: []ServiceState{}, Instances: []InstanceState{}, Refused: []system.Refusal{}, Doors: []DoorState{}}
 	if s.Published == nil {
 		s.Published = []Published{}
 	}
-	for _, seen := range v.Seen {
-		s.addNode(seen)
-	}
-	for i := range s.Nodes {
-		if n := &s.Nodes[i]; n.State == "up" && v.Node(n.Node) == nil {
-			n.State, n.Why = "joining", "it has not reported yet"
-		}
-	}
-	slices.SortFunc(s.Nodes, func(a, b NodeState) int {
-		return cmp.Or(cmp.Compare(len(a.Node), len(b.Node)), cmp.Compare(a.Node, b.Node))
-	})
+	s.addNodes(v)
 	if v.Wanted != nil {
 		s.System = v.Wanted.Name
 	}
@@ -120,6 +119,9 @@ func NewState(v *control.View, machines []NodeState, published []Published) Stat
 		s.addService(v, &v.Plan.Services[i])
 	}
 	for _, seen := range v.Seen {
+		if !s.node(seen.Node).Runs() {
+			continue
+		}
 		for _, d := range v.Plan.Doors {
 			s.Doors = append(s.Doors, DoorState{seen.Node, d.Service, net.JoinHostPort(seen.Address, strconv.Itoa(seen.PortBase+d.Offset))})
 		}
@@ -128,18 +130,50 @@ func NewState(v *control.View, machines []NodeState, published []Published) Stat
 	return s
 }
 
-func (s *State) addNode(seen system.Seen) {
-	i := slices.IndexFunc(s.Nodes, func(n NodeState) bool { return n.Node == seen.Node })
-	if i < 0 {
-		s.Nodes = append(s.Nodes, NodeState{Node: seen.Node})
-		i = len(s.Nodes) - 1
+// node returns a node, or nil.
+func (s *State) node(id system.NodeID) *NodeState {
+	for i := range s.Nodes {
+		if s.Nodes[i].Node == id {
+			return &s.Nodes[i]
+		}
 	}
-	n := &s.Nodes[i]
-	n.Role, n.Site, n.Address, n.Emulated = seen.Role, seen.Site, seen.Address, seen.Emulated
-	n.Capacity, n.Labels, n.Plan, n.Since = seen.Capacity, seen.Labels, seen.Plan, seen.Started
-	if n.State == "" {
-		n.State = "up"
+	return nil
+}
+
+// addNodes lists the nodes that are started here, that are seen, and that the plan counts on.
+func (s *State) addNodes(v *control.View) {
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; n.Runs() && v.Node(n.Node) == nil {
+			n.State, n.Why = nodeJoining, "it has not reported yet"
+		}
 	}
+	for _, seen := range v.Seen {
+		n := s.node(seen.Node)
+		if n == nil {
+			s.Nodes = append(s.Nodes, NodeState{Node: seen.Node, State: nodeUp})
+			n = &s.Nodes[len(s.Nodes)-1]
+		}
+		n.Role, n.Site, n.Address, n.Emulated = seen.Role, seen.Site, seen.Address, seen.Emulated
+		n.Capacity, n.Labels, n.Plan = seen.Capacity, seen.Labels, seen.Plan
+		if n.Runs() {
+			n.Since = seen.Started
+		}
+	}
+	if v.Plan != nil {
+		for _, d := range v.Plan.Services {
+			for _, a := range d.Assignments {
+				if s.node(a.Node) == nil {
+					s.Nodes = append(s.Nodes, NodeState{Node: a.Node, State: nodeGone, Why: "it is not seen"})
+				}
+			}
+		}
+	}
+	if s.Nodes == nil {
+		s.Nodes = []NodeState{}
+	}
+	slices.SortFunc(s.Nodes, func(a, b NodeState) int {
+		return cmp.Or(cmp.Compare(len(a.Node), len(b.Node)), cmp.Compare(a.Node, b.Node)) // node-2 before node-10
+	})
 }
 
 func (s *State) addService(v *control.View, d *system.Deployment) {
@@ -153,32 +187,44 @@ func (s *State) addService(v *control.View, d *system.Deployment) {
 		}
 	}
 	for _, a := range d.Assignments {
-		in := instance(v, d, a)
+		in := instance(v, d, a, s.node(a.Node))
 		if len(svc.URLs) > 0 {
 			in.URL = svc.URLs[0]
 		}
 		if a.Goal != system.GoalDrain {
 			svc.Wanted++
-		}
-		if in.Healthy || in.State == system.StateDone {
-			svc.Ready++
+			if in.Healthy || in.State == system.StateDone {
+				svc.Ready++
+			}
 		}
 		s.Instances = append(s.Instances, in)
 	}
 	s.Services = append(s.Services, svc)
 }
 
-func instance(v *control.View, d *system.Deployment, a system.Assignment) InstanceState {
+// instance is what its node says of it, where that can be believed and is of what the plan asks for.
+func instance(v *control.View, d *system.Deployment, a system.Assignment, on *NodeState) InstanceState {
 	in := InstanceState{Service: d.Service.Name, Instance: a.Instance, Node: a.Node, Architecture: d.Service.Architecture, Reason: a.Reason, State: system.StatePreparing}
 	seen := v.Instance(a.Node, a.Instance)
+	if seen != nil && seen.Spec == a.Spec {
+		in.State, in.Why, in.Since, in.Restarts = seen.State, seen.Why, seen.Since, seen.Restarts
+		in.Pid, in.Endpoint = seen.Pid, seen.Endpoint
+	}
 	switch {
 	case a.Goal == system.GoalWait:
 		in.State, in.Why = system.StateWaiting, a.Waits
-	case v.Node(a.Node) == nil:
-		in.State, in.Why = system.StateWaiting, "for "+string(a.Node)+", which is gone"
-	case seen != nil && seen.Spec == a.Spec:
-		in.State, in.Why, in.Since, in.Restarts = seen.State, seen.Why, seen.Since, seen.Restarts
-		in.Pid, in.Endpoint = seen.Pid, seen.Endpoint
+	case !on.Runs():
+		in.State, in.Why = system.StateWaiting, "for "+string(a.Node)+", which is "+on.State
+	case a.Goal == system.GoalDrain && seen == nil:
+		in.State, in.Why = system.StateStopped, a.Reason
+	case a.Goal == system.GoalDrain:
+		in.State, in.Why = system.StateDraining, a.Reason
+	}
+	if in.State == system.StateWaiting {
+		in.Since, in.Pid, in.Endpoint = time.Time{}, 0, ""
+		if on.State == nodeGone {
+			in.Since = on.Since
+		}
 	}
 	if in.Healthy = in.State.Healthy(); !in.Healthy {
 		in.Next = next(in, d)
@@ -186,7 +232,7 @@ func instance(v *control.View, d *system.Deployment, a system.Assignment) Instan
 	return in
 }
 
-// next is the command that helps with an instance that is not ready.
+// next is the command that helps with an instance that is not ready; empty: it needs none.
 func next(in InstanceState, d *system.Deployment) string {
 	switch in.State {
 	case system.StateWaiting:
@@ -200,21 +246,27 @@ func next(in InstanceState, d *system.Deployment) string {
 	return ""
 }
 
-// settled says that the plan answers what is wanted and everything in it has come to rest, well.
+// settled says that the plan answers what is wanted, that every node follows it, and that everything in it
+// has come to rest, well.
 func settled(v *control.View, s *State) bool {
-	if v.Wanted == nil || len(v.Plan.Refused) > 0 || len(v.Plan.Services) != len(v.Wanted.Services) {
+	if v.Wanted == nil || len(v.Plan.Refused) > 0 || len(v.Plan.Services) == 0 || len(v.Plan.Services) != len(v.Wanted.Services) {
 		return false
 	}
 	for i := range v.Wanted.Services {
 		want := &v.Wanted.Services[i]
 		d := v.Plan.Deployment(want.Name)
-		if d == nil || d.Spec != want.Spec() || len(d.Assignments) != architecture.Count(want, len(d.Assignments)) {
+		if d == nil || d.Spec != want.Spec() || !reflect.DeepEqual(&d.Service, want) || len(d.Assignments) != architecture.Count(want, len(d.Assignments)) {
 			return false
 		}
 		for _, a := range d.Assignments {
 			if a.Goal != system.GoalRun || a.Spec != d.Spec {
 				return false
 			}
+		}
+	}
+	for _, n := range s.Nodes {
+		if n.Runs() && n.Plan < v.Plan.Generation {
+			return false
 		}
 	}
 	for _, in := range s.Instances {
@@ -227,5 +279,5 @@ func settled(v *control.View, s *State) bool {
 			return false
 		}
 	}
-	return len(v.Plan.Services) > 0
+	return true
 }

@@ -48,8 +48,9 @@ func Choose(p Picker, now time.Time, rnd uint64, among []Instance, load func(sys
 }
 
 // p2c takes the better of two chosen at random: the power of two choices (Mitzenmacher, IEEE TPDS
-// 2001). Better is the lower product of requests in flight and peak-EWMA latency where both latencies
-// are known, else fewer in flight; a draw goes to the first, which is random.
+// 2001). Better is fewer requests in flight; where the peak-EWMA latencies are far apart, the lower product
+// of both. Latencies within a factor of two tell nothing: an idle system would give all to the one that
+// happened to be quicker. A draw goes to the first, which is random.
 type p2c struct{}
 
 func (p2c) Pick(_ time.Time, rnd uint64, among []Instance, load func(system.InstanceID) Load) int {
@@ -61,7 +62,7 @@ func (p2c) Pick(_ time.Time, rnd uint64, among []Instance, load func(system.Inst
 	b := (a + 1 + (rnd&(1<<32-1))%(n-1)) % n
 	x, y := load(among[a].ID), load(among[b].ID)
 	cost, other := float64(x.Inflight+1), float64(y.Inflight+1)
-	if x.Latency > 0 && y.Latency > 0 {
+	if x.Latency > 0 && y.Latency > 0 && (x.Latency > 2*y.Latency || y.Latency > 2*x.Latency) {
 		cost *= float64(x.Latency)
 		other *= float64(y.Latency)
 	}

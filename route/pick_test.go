@@ -153,6 +153,7 @@ func TestP2CWeighsLatency(t *testing.T) {
 	}{
 		{"slower but emptier", Load{Inflight: 1, Latency: 100 * time.Millisecond}, Load{Inflight: 3, Latency: 10 * time.Millisecond}, 1},
 		{"unknown latency: by inflight", Load{Inflight: 0}, Load{Inflight: 3, Latency: time.Millisecond}, 0},
+		{"latencies near each other: by inflight", Load{Inflight: 1, Latency: 19 * time.Millisecond}, Load{Inflight: 2, Latency: 10 * time.Millisecond}, 0},
 		{"equal latency", Load{Inflight: 5, Latency: time.Millisecond}, Load{Inflight: 4, Latency: time.Millisecond}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -168,6 +169,23 @@ func TestP2CWeighsLatency(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nothing in flight and latencies near each other: both get their share.
+func TestP2CSharesWhenIdle(t *testing.T) {
+	var got [2]int
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 1000 {
+		got[(p2c{}).Pick(epoch, rnd.Uint64(), instances(2), func(id system.InstanceID) Load {
+			if id == "api/1" {
+				return Load{Latency: 10 * time.Millisecond}
+			}
+			return Load{Latency: 18 * time.Millisecond}
+		})]++
+	}
+	if got[0] < 400 || got[1] < 400 {
+		t.Errorf("picked %v of 1000, want about half each", got)
 	}
 }
 

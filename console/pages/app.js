@@ -1,96 +1,128 @@
 // The page of a running system. It asks the admin door (docs/admin-api.md) and draws; it decides nothing.
 // The key to the door stands behind the # of the address, so that it never travels in a request line.
-import { latency, Rates } from "./rates.js";
+import { Rates } from "./rates.js";
+import { age, at, clock, el, keep, latency, link, mark, number, spark, write } from "./draw.js";
 
 const key = location.hash.replace(/^#token=/, "") || sessionStorage.getItem("token") || "";
 sessionStorage.setItem("token", key);
 history.replaceState(null, "", location.pathname); // out of sight and of bookmarks
 
-const at = (id) => document.getElementById(id);
+const EVENTS = 200; // shown
 const rates = new Rates();
-let state = null;
+let state = null, away = ""; // away: why the door does not answer
 
-function ask(path) {
-  return fetch(path, { headers: { Authorization: "Bearer " + key } }).then((r) => {
-    if (!r.ok) throw new Error(r.status === 401 ? "this page needs its key: open it with `servent console`" : "the admin door says " + r.status);
-    return r;
-  });
+async function ask(path) {
+  const r = await fetch(path, { headers: { Authorization: "Bearer " + key } });
+  if (r.status === 401) throw new Error("this page needs its key: open it with `servent console`");
+  if (!r.ok) throw new Error(`the admin door says ${r.status} to ${path}`);
+  return r;
 }
 
-// el makes an element; strings become text, never markup.
-function el(name, attributes = {}, ...children) {
-  const e = document.createElement(name);
-  for (const [k, v] of Object.entries(attributes)) if (v !== "" && v != null) e.setAttribute(k, v);
-  e.append(...children.filter((c) => c != null));
-  return e;
-}
-
-function trouble(text) {
-  at("trouble").hidden = !text;
-  at("trouble").textContent = text || "";
-}
-
-function link(url) {
-  return url.startsWith("http") ? el("a", { href: url, rel: "noopener" }, url) : url;
-}
-
-function drawServices() {
-  at("services").replaceChildren(...state.services.map((s) => {
+function service() {
+  const name = el("h3"), kind = el("span", { class: "quiet" }), ready = el("span", { class: "mark" }), urls = el("p", { class: "urls" });
+  const curve = spark(), figures = el("dl"), value = {};
+  for (const [id, word] of [["rate", "requests/s"], ["errors", "errors/s"], ["p50", "p50"], ["p99", "p99"]])
+    figures.append(el("div", {}, el("dt", {}, word), value[id] = el("dd", { class: id })));
+  const card = el("article", { class: "card" }, el("header", {}, name, kind, ready), urls, curve, figures);
+  card.draw = (s) => {
     const r = rates.service(s.service);
-    const line = el("canvas", { width: 280, height: 52, role: "img", "aria-label": "requests a second, last minute" });
-    const row = el("tr", { "data-service": s.service },
-      el("td", {}, s.service), el("td", {}, s.architecture),
-      el("td", {}, ...(s.urls.length ? s.urls.flatMap((u, i) => (i ? [el("br"), link(u)] : [link(u)])) : ["internal"])),
-      el("td", { class: s.ready < s.wanted ? "starting" : "ready" }, `${s.ready} of ${s.wanted}`),
-      el("td", { class: "n rate" }, r.requests.toFixed(1)), el("td", { class: r.errors > 0 ? "n failed" : "n" }, r.errors.toFixed(1)),
-      el("td", { class: "n" }, latency(r.p50)), el("td", { class: "n" }, latency(r.p99)), el("td", {}, line));
-    spark(line, r.history);
-    return row;
-  }));
+    card.dataset.service = s.service;
+    write(name, s.service);
+    write(kind, s.architecture);
+    mark(ready, s.ready < s.wanted ? "starting" : "ready", `${s.ready} of ${s.wanted} ready`);
+    if (urls.dataset.of !== (urls.dataset.of = s.urls.join(" "))) urls.replaceChildren(...s.urls.map(link));
+    write(urls, s.urls.length ? null : "internal");
+    write(value.rate, number(r.requests));
+    write(value.errors, number(r.errors)).classList.toggle("failed", r.errors > 0);
+    write(value.p50, latency(r.p50));
+    write(value.p99, latency(r.p99));
+    curve.draw(s.service, r.history);
+  };
+  return card;
 }
 
-function drawNodes() {
-  at("nodes").replaceChildren(...state.nodes.map((n) => {
+function node() {
+  const name = el("h3"), word = el("span", { class: "mark" }), facts = el("p", { class: "quiet" }), why = el("p", { class: "why" }), chips = el("ul", { class: "chips" });
+  const card = el("article", { class: "card" }, el("header", {}, name, word), facts, why, chips);
+  card.draw = (n) => {
     const here = state.instances.filter((i) => i.node === n.node);
-    const facts = [n.role, "site " + n.site, n.capacity.rate ? n.capacity.rate + "/s emulated" : null, n.pid ? "pid " + n.pid : null];
-    return el("article", { class: n.state === "up" ? "node" : "node gone" },
-      el("h3", {}, n.node, el("span", {}, n.state)), el("p", {}, facts.filter(Boolean).join(" · "), n.why ? " · " + n.why : ""),
-      ...here.map((i) => el("span", { class: "chip " + i.state, title: i.state + (i.why ? ": " + i.why : "") + "\n" + i.reason }, i.instance)));
-  }));
+    const served = here.reduce((sum, i) => sum + rates.instance(i.instance).requests, 0), { rate, workers } = n.capacity;
+    card.dataset.node = n.node;
+    card.classList.toggle("gone", n.state !== "up");
+    write(name, n.node);
+    mark(word, n.state, n.state);
+    write(facts, [n.role, "site " + n.site, rate && `${workers > 1 ? workers + " × " : ""}${rate}/s emulated`, `${number(served)} requests/s`].filter(Boolean).join(" · "));
+    write(why, n.why || rates.silent(n.node) || "");
+    keep(chips, here, (i) => i.instance, () => {
+      const chip = el("li", { class: "mark" });
+      chip.draw = (i) => {
+        mark(chip, i.state, i.instance);
+        chip.title = `${i.instance} is ${i.state}${i.why ? ": " + i.why : ""}`;
+        chip.setAttribute("aria-label", chip.title);
+      };
+      return chip;
+    });
+  };
+  return card;
 }
 
-function drawInstances() {
-  at("instances").replaceChildren(...state.instances.map((i) => el("tr", {},
-    el("td", {}, i.instance), el("td", {}, i.node), el("td", { class: i.state }, i.state), el("td", { class: "n" }, String(i.restarts)),
-    el("td", { class: "n" }, rates.instance(i.instance).requests.toFixed(1)), el("td", { class: "words" }, i.reason), el("td", { class: "words" }, i.why || ""))));
+function instance() {
+  const cell = (label, kind) => el("td", { role: "cell", "data-label": label, class: kind });
+  const id = el("th", { role: "rowheader", scope: "row" }), on = cell("node"), word = el("span", { class: "mark" }), why = el("p", { class: "why" }), next = el("code");
+  const since = cell("since", "n"), restarts = cell("restarts", "n"), rate = cell("requests/s", "n"), reason = cell("why there", "words"), state = cell("state");
+  state.append(word, why, next);
+  const row = el("tr", { role: "row" }, id, on, state, since, restarts, rate, reason);
+  row.draw = (i) => {
+    row.dataset.instance = i.instance;
+    write(id, i.instance);
+    write(on, i.node);
+    mark(word, i.state, i.state);
+    write(why, i.why || "");
+    write(next, i.next || "");
+    write(since, age(i.since));
+    write(restarts, String(i.restarts));
+    write(rate, number(rates.instance(i.instance).requests));
+    write(reason, i.reason);
+  };
+  return row;
 }
 
 function draw() {
-  if (!state) return;
-  document.title = (state.system || "Servent") + " · Servent";
-  at("name").textContent = state.system || "Servent";
-  const kind = state.nodes.some((n) => n.emulated) ? "EMULATED nodes on this machine" : "real nodes";
-  at("context").textContent = `${state.context} · ${kind} · plan ${state.generation} · ${state.settled ? "settled" : "settling"}`;
-  const refused = state.refused.map((r) => `${r.service} lacks ${r.missing}: ${r.reason}`);
-  trouble([state.control ? "control does not answer: " + state.control + "; requests go on" : "", ...refused].filter(Boolean).join(" — "));
-  drawServices();
-  drawNodes();
-  drawInstances();
+  const trouble = away ? [away] : [];
+  document.body.classList.toggle("away", away !== "");
+  if (state) {
+    const up = state.nodes.filter((n) => n.state === "up").length, ready = state.services.reduce((n, s) => n + s.ready, 0);
+    const kind = state.nodes.some((n) => n.emulated) ? "emulated nodes on this machine" : "real nodes", name = state.system || "Servent";
+    document.title = name === "Servent" ? name : name + " · Servent";
+    write(at("name"), name);
+    write(at("facts"), `${up} of ${state.nodes.length} nodes up · ${ready} of ${state.services.reduce((n, s) => n + s.wanted, 0)} instances ready · ${kind} · plan ${state.generation}`);
+    if (state.control) trouble.push(`control does not answer (${state.control}); this is the last that was seen, and requests go on`);
+    for (const r of state.refused) trouble.push(`${r.service} lacks ${r.missing} ${r.missing === 1 ? "instance" : "instances"}: ${r.reason}`);
+    if (!state.services.length && !away) trouble.push("nothing is wanted: `servent up` beside your file");
+    keep(at("services"), state.services, (s) => s.service, service);
+    keep(at("nodes"), state.nodes, (n) => n.node, node);
+    keep(at("instances"), state.instances, (i) => `${i.instance} ${i.node}`, instance);
+  }
+  mark(at("status"), away || !state ? "gone" : state.control ? "waiting" : state.settled ? "ready" : "starting",
+    away ? "not connected" : !state ? "connecting" : state.control ? "control is away" : state.settled ? "settled" : "settling");
+  write(at("trouble"), trouble.join("\n")).hidden = !trouble.length;
 }
 
-// spark draws one minute of request rates, one point a second.
-function spark(canvas, history) {
-  const g = canvas.getContext("2d"), { width: w, height: h } = canvas, top = Math.max(1, ...history);
-  g.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--blue");
-  g.lineWidth = 2;
-  g.beginPath();
-  history.forEach((v, i) => g.lineTo(w - (history.length - 1 - i) * (w / 59), h - 2 - (v / top) * (h - 4)));
-  g.stroke();
+let drawn = 0;
+function drawSoon() { drawn ||= requestAnimationFrame(() => { drawn = 0; draw(); }); }
+
+function event(e) {
+  const time = new Date(e.time), subject = e.instance || e.service || e.node || e.kind;
+  at("events").prepend(el("li", { "data-kind": e.kind },
+    el("time", { datetime: e.time, title: time.toLocaleString() }, clock(time)), el("b", {}, subject), el("span", {}, e.text),
+    e.node && e.node !== subject ? el("span", { class: "quiet" }, e.node) : null));
+  if (at("events").children.length > EVENTS) at("events").lastChild.remove();
 }
 
-// lines calls each with every JSON document of an answer that goes on.
-async function lines(path, each) {
+// lines calls each with every JSON document of an answer that goes on, and begin before the first.
+async function lines(path, begin, each) {
   const reader = (await ask(path)).body.pipeThrough(new TextDecoderStream()).getReader();
+  begin();
   for (let rest = ""; ;) {
     const { value, done } = await reader.read();
     if (done) return;
@@ -100,37 +132,22 @@ async function lines(path, each) {
   }
 }
 
-// forever keeps an answer open, also after the door was away.
-async function forever(path, each) {
+// forever asks again and again, a second after each end; trouble gets why it ended.
+async function forever(ask, trouble) {
   for (; ;) {
     try {
-      await lines(path, each);
-      trouble("the system has ended, or its door is away; trying again");
+      await ask();
+      trouble("");
     } catch (e) {
-      trouble(String(e.message || e));
+      trouble(e instanceof TypeError ? "the admin door does not answer" : String(e.message || e)); // fetch fails with a TypeError
     }
     await new Promise((done) => setTimeout(done, 1000));
   }
 }
 
-function event(e) {
-  const list = at("events"), time = new Date(e.time);
-  if (list.firstChild && list.firstChild.dataset.time >= e.time) return; // seen before the door was away
-  const item = el("li", { "data-time": e.time }, el("time", { datetime: e.time }, time.toLocaleTimeString()), e.text);
-  list.prepend(item);
-  while (list.children.length > 200) list.lastChild.remove();
-}
-
-async function measure() {
-  for (; ;) {
-    try {
-      rates.take(await (await ask("/v1/meter")).json());
-      draw();
-    } catch { /* the watch says what is wrong */ }
-    await new Promise((done) => setTimeout(done, 1000));
-  }
-}
-
-forever("/v1/watch", (s) => { state = s; draw(); });
-forever("/v1/events?follow=true", event);
-measure();
+const unheard = () => { }; // the watch says what is wrong
+forever(() => lines("/v1/watch", () => { away = ""; }, (s) => { state = s; drawSoon(); }),
+  (why) => { away = `${why || "the system ended"}; trying again. After a new \`servent up\`: \`servent console\``; drawSoon(); });
+forever(() => lines("/v1/events?follow=true", () => at("events").replaceChildren(), event), unheard);
+forever(async () => { rates.take(await (await ask("/v1/meter")).json()); drawSoon(); }, unheard);
+draw();

@@ -1,12 +1,16 @@
 // Rates turns nodes' totals into what happened lately: totals grow, so the difference of two answers is
-// what was counted between them. A node that counts less than before was started anew.
+// what was counted between them. A node that counts less than before was started anew. A request is
+// counted by the node that it entered by, so nodes add up.
+
+const LATELY = 5, MINUTE = 60; // answers, one a second
 
 // minus is row - before, latency bins included; bins are [microseconds, count], sorted.
 export function minus(row, before) {
-  if (!before || row.requests < before.requests) before = { requests: 0, errors: 0, latency: [] };
+  if (!before || row.requests < before.requests || row.refused < before.refused) before = { requests: 0, errors: 0, refused: 0 };
   const old = new Map(before.latency || []);
   const bins = (row.latency || []).map(([us, n]) => [us, n - (old.get(us) || 0)]).filter(([, n]) => n > 0);
-  return { requests: row.requests - before.requests, errors: row.errors - before.errors, bins };
+  const refused = row.refused - before.refused; // by no instance: an error to who asked
+  return { requests: row.requests - before.requests + refused, errors: row.errors - before.errors + refused, bins };
 }
 
 // quantile is the latency in microseconds that a share q of all do not exceed; null when there are none.
@@ -17,53 +21,70 @@ export function quantile(bins, q) {
   return null;
 }
 
-// latency writes microseconds with a unit.
-export function latency(us) {
-  if (us == null) return "–";
-  if (us < 1000) return us + " µs";
-  return us < 1e6 ? (us / 1000).toPrecision(2) + " ms" : (us / 1e6).toPrecision(2) + " s";
-}
-
 const nothing = { requests: 0, errors: 0, p50: null, p99: null, history: [] };
 
 export class Rates {
-  #before = new Map(); // node → {at, rows}
-  #services = new Map();
+  #before = new Map(); // node → {time, rows}
+  #silent = new Map(); // node → why it did not answer
+  #services = new Map(); // name → Series
   #instances = new Map();
 
-  service(name) { return this.#services.get(name) || nothing; }
-  instance(id) { return this.#instances.get(id) || nothing; }
+  service(name) { return this.#services.get(name)?.figures() || nothing; }
+  instance(id) { return this.#instances.get(id)?.figures() || nothing; }
+  silent(node) { return this.#silent.get(node); }
 
   // take reads an answer of /v1/meter.
   take(nodes) {
-    const services = new Map(), instances = new Map();
-    for (const { node, at, rows } of nodes) {
+    this.#silent = new Map(nodes.filter((n) => n.error).map((n) => [n.node, "does not say what it counts: " + n.error]));
+    const services = new Map(), instances = new Map(), name = (r) => `${r.service} ${r.instance || ""}`;
+    for (const { node, at, rows, error } of nodes) {
+      if (error) continue;
       const before = this.#before.get(node), time = Date.parse(at);
-      const name = (r) => r.service + " " + (r.instance || "");
-      this.#before.set(node, { time, rows: new Map((rows || []).map((r) => [name(r), r])) });
+      this.#before.set(node, { time, rows: new Map(rows.map((r) => [name(r), r])) });
       if (!before || time <= before.time) continue;
-      for (const row of rows || []) {
+      for (const row of rows) {
         const d = minus(row, before.rows.get(name(row))), seconds = (time - before.time) / 1000;
         add(services, row.service, d, seconds);
         if (row.instance) add(instances, row.instance, d, seconds);
       }
     }
-    for (const name of new Set([...services.keys(), ...this.#services.keys()]))
-      this.#services.set(name, finish(services.get(name), this.service(name)));
-    this.#instances = new Map([...instances].map(([id, sum]) => [id, finish(sum, nothing)]));
+    push(this.#services, services);
+    push(this.#instances, instances);
   }
 }
 
 function add(sums, name, d, seconds) {
-  const sum = sums.get(name) || { requests: 0, errors: 0, bins: new Map() };
+  const sum = sums.get(name) || { requests: 0, errors: 0, bins: [] };
   sum.requests += d.requests / seconds;
   sum.errors += d.errors / seconds;
-  for (const [us, n] of d.bins) sum.bins.set(us, (sum.bins.get(us) || 0) + n);
+  sum.bins.push(...d.bins);
   sums.set(name, sum);
 }
 
-function finish(sum, before) {
-  const { requests = 0, errors = 0, bins = new Map() } = sum || {};
-  const sorted = [...bins].sort((a, b) => a[0] - b[0]);
-  return { requests, errors, p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), history: [...before.history, requests].slice(-60) };
+// push gives every series its next second. One that was silent for a minute is forgotten.
+function push(all, sums) {
+  for (const name of new Set([...sums.keys(), ...all.keys()])) {
+    const s = all.get(name) || new Series();
+    s.push(sums.get(name) || { requests: 0, errors: 0, bins: [] });
+    if (s.quiet) all.delete(name);
+    else all.set(name, s);
+  }
+}
+
+class Series {
+  #history = []; // requests a second
+  #lately = [];
+
+  push(sum) {
+    this.#history = [...this.#history, sum.requests].slice(-MINUTE);
+    this.#lately = [...this.#lately, sum].slice(-LATELY);
+  }
+
+  get quiet() { return this.#history.length === MINUTE && this.#history.every((v) => v === 0); }
+
+  figures() {
+    const bins = this.#lately.flatMap((s) => s.bins).sort((a, b) => a[0] - b[0]);
+    const mean = (of) => this.#lately.reduce((sum, s) => sum + of(s), 0) / this.#lately.length;
+    return { requests: mean((s) => s.requests), errors: mean((s) => s.errors), p50: quantile(bins, 0.5), p99: quantile(bins, 0.99), history: this.#history };
+  }
 }
