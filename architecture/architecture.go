@@ -130,7 +130,7 @@ func Words(builtOnly bool) []string {
 
 // Unbuilt is what a user is told about a row that cannot be run yet.
 func (r Row) Unbuilt() string {
-	return fmt.Sprintf("%q (%s) is not built yet; runs today: %s", r.Word, r.Textbook, strings.Join(Words(true), ", "))
+	return fmt.Sprintf("%q, %s, is not built yet; runs today: %s", r.Word, r.Textbook, strings.Join(Words(true), ", "))
 }
 
 // Count is how many instances a service has when that many nodes are eligible for it.
