@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"servent/admin"
-	"servent/launch"
 	"servent/system"
 )
 
@@ -23,10 +22,17 @@ func (e *env) downCmd() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, running := e.running(cmd.Context())
-			if !running {
-				if !launch.Free(e.folder()) {
-					return &system.Hint{Err: errors.New("the system starts or stops just now, or hangs"), Next: "cat " + near(e.folder().Log("laptop"))}
+			switch {
+			case running:
+			case !e.folder().Free():
+				return &system.Hint{Err: errors.New("the system starts or stops just now, or hangs"), Next: "cat " + near(e.folder().Log("laptop"))}
+			case volumes:
+				if err := e.folder().Remove(cmd.Context()); err != nil {
+					return err
 				}
+				fmt.Fprintln(e.err, "nothing ran here; data is removed")
+				return nil
+			default:
 				return admin.ErrNotRunning
 			}
 			if err := client.Stop(cmd.Context(), volumes); err != nil {
@@ -57,6 +63,13 @@ func (e *env) scaleCmd() *cobra.Command {
 		Short:   "Set numbers of instances until the next up",
 		Example: "  servent scale api=4",
 		Args:    cobra.MinimumNArgs(1),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+			names, how := e.completed(0, services)(cmd, args, word)
+			for i := range names {
+				names[i] += "="
+			}
+			return names, how | cobra.ShellCompDirectiveNoSpace
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			counts := map[system.ServiceName]int{}
 			for _, arg := range args {
@@ -84,9 +97,10 @@ func (e *env) scaleCmd() *cobra.Command {
 func (e *env) restartCmd() *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
-		Use:   "restart SERVICE|NODE",
-		Short: "Restart a service without a failed request, or a node",
-		Args:  cobra.ExactArgs(1),
+		Use:               "restart SERVICE|NODE",
+		Short:             "Restart a service without a failed request, or a node",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: e.completed(1, several(services, machines)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := e.client()
 			if err != nil {

@@ -10,9 +10,10 @@ import (
 
 func (e *env) explainCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "explain SERVICE|INSTANCE|NODE",
-		Short: "Say why something is where it is, and what every other node would have cost",
-		Args:  cobra.ExactArgs(1),
+		Use:               "explain SERVICE|INSTANCE|NODE",
+		Short:             "Say why something is where it is, and what every other node would have cost",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: e.completed(1, several(services, instances, machines)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := e.client()
 			if err != nil {

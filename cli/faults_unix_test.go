@@ -12,20 +12,6 @@ import (
 	"servent/system"
 )
 
-const three = `name: three
-services:
-  hits:
-    deploy: {replicas: 3}
-    x-servent:
-      process: {run: [servent, example, counter]}
-      architecture: replicated
-      route: /*
-      switch: {by: request}
-x-servent:
-  nodes:
-    node: {count: 4}
-`
-
 // others are ready on other nodes than one.
 func others(s admin.State, not system.NodeID, n int) bool {
 	ready := 0
@@ -111,25 +97,46 @@ func TestNoRequestFailsWhenSomethingDies(t *testing.T) {
 		w.until("settled again", 20*time.Second, func(s admin.State) bool { return s.Settled })
 	})
 	t.Run("the control node is killed", func(t *testing.T) {
-		before := w.ps()
+		before, pid := w.ps(), w.node("node-1").Pid
 		l := offer("http://"+w.door(survivor(w.state(), ""), "hits")+"/c/a", 200)
 		<-time.After(time.Second)
-		kill(t, w.node("node-1").Pid, syscall.SIGKILL)
-		<-time.After(3 * time.Second)
+		kill(t, pid, syscall.SIGKILL)
+		is := func(state string) func(s admin.State) bool {
+			return func(s admin.State) bool {
+				i := slices.IndexFunc(s.Nodes, func(n admin.NodeState) bool { return n.Node == "node-1" })
+				return s.Nodes[i].State == state && s.Nodes[i].Pid != pid
+			}
+		}
+		w.until("node-1 is gone", 5*time.Second, is("gone"))
+		w.until("node-1 is back", 30*time.Second, is("up"))
 		w.until("settled again", 40*time.Second, func(s admin.State) bool { return s.Control == "" && s.Settled })
 		l.end(t, 500)
-		places := func(list []admin.InstanceState) map[system.InstanceID]system.NodeID {
-			m := map[system.InstanceID]system.NodeID{}
-			for _, in := range list {
-				m[in.Instance] = in.Node
-			}
-			return m
+		same(t, before, w.ps())
+	})
+	t.Run("a node is restarted in good order", func(t *testing.T) {
+		at := w.ps()[0].Node
+		pid := w.node(at).Pid
+		l := offer("http://"+w.door(survivor(w.state(), at), "hits")+"/c/a", 200)
+		<-time.After(time.Second)
+		if out, err := w.run("restart", string(at)); err != nil {
+			t.Errorf("restart %s: %v\n%s", at, err, out)
 		}
-		was, is := places(before), places(w.ps())
-		for id, node := range was {
-			if is[id] != node {
-				t.Errorf("%s is on %q after control came back, was on %s", id, is[id], node)
+		w.until("another process", 30*time.Second, func(s admin.State) bool { return w.node(at).Pid != pid && s.Settled })
+		l.end(t, 200)
+	})
+	t.Run("a node is killed again and again", func(t *testing.T) {
+		at := victim(w.state()).Node
+		l := offer("http://"+w.door(survivor(w.state(), at), "hits")+"/c/a", 100)
+		for range 3 {
+			kill(t, w.node(at).Pid, syscall.SIGKILL)
+			w.until("gone", 5*time.Second, func(admin.State) bool { return w.node(at).State == "gone" })
+			if out, err := w.run("restart", string(at)); err != nil { // it need not wait for its turn
+				t.Errorf("restart %s: %v\n%s", at, err, out)
 			}
+			w.until("back", 20*time.Second, func(admin.State) bool { return w.node(at).State == "up" })
 		}
+		w.until("settled", 20*time.Second, func(s admin.State) bool { return s.Settled })
+		<-time.After(2 * time.Second)
+		l.end(t, 100)
 	})
 }

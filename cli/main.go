@@ -10,10 +10,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -44,13 +42,14 @@ type env struct {
 	dir      string
 	profiles []string
 	name     string
+	kill     <-chan struct{} // closed by the second interrupt; the first one ends the verb's ctx
 }
 
 // Main runs one command line and returns its exit code.
 func Main(args []string, in io.Reader, out, errw io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, kill, stop := interrupts()
 	defer stop()
-	e := &env{in: in, out: out, err: errw}
+	e := &env{in: in, out: out, err: errw, kill: kill}
 	root := e.root()
 	root.SetArgs(args)
 	root.SetIn(in)

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"charm.land/lipgloss/v2"
 	"golang.org/x/term"
@@ -19,7 +21,8 @@ import (
 // one line per thing that changed.
 type tree struct {
 	w       io.Writer
-	live    bool
+	size    func() (width, height int) // of the terminal; nil: there is none
+	colour  bool
 	began   time.Time
 	drawn   int                                // lines of the picture that stands
 	shown   map[system.InstanceID]system.State // elsewhere: what was told
@@ -29,10 +32,25 @@ type tree struct {
 }
 
 func newTree(e *env) *tree {
-	f, ok := e.err.(*os.File)
-	live := ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	return &tree{w: e.err, live: live, began: time.Now(), shown: map[system.InstanceID]system.State{},
+	t := &tree{w: e.err, began: time.Now(), shown: map[system.InstanceID]system.State{},
 		nodes: map[system.NodeID]string{}, since: map[system.InstanceID]time.Time{}}
+	if terminal(e.err) {
+		t.colour = os.Getenv("NO_COLOR") == ""
+		t.size = func() (int, int) {
+			width, height, err := term.GetSize(int(e.err.(*os.File).Fd()))
+			if err != nil || width <= 0 || height <= 0 {
+				return 80, 24
+			}
+			return width, height
+		}
+	}
+	return t
+}
+
+// terminal says that w is one whose cursor can be moved.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 }
 
 func (t *tree) show(s admin.State) {
@@ -41,7 +59,7 @@ func (t *tree) show(s admin.State) {
 			t.since[in.Instance] = time.Now()
 		}
 	}
-	if t.live {
+	if t.size != nil {
 		t.draw(s)
 		return
 	}
@@ -60,7 +78,7 @@ func (t *tree) show(s admin.State) {
 			continue
 		}
 		t.shown[in.Instance] = in.State
-		fmt.Fprintln(t.w, strings.TrimRight(fmt.Sprintf("%s  %s  %s  %s  %s", in.Instance, in.Node, in.State, t.took(in), in.Why), " "))
+		fmt.Fprintln(t.w, words(string(in.Instance), string(in.Node), string(in.State), t.took(in), in.Why))
 	}
 }
 
@@ -76,57 +94,109 @@ func (t *tree) took(in admin.InstanceState) string {
 	return short(in.Since.Sub(t.since[in.Instance]).Abs())
 }
 
-var (
-	green  = lipgloss.NewStyle().Foreground(lipgloss.Green)
-	yellow = lipgloss.NewStyle().Foreground(lipgloss.Yellow)
-	red    = lipgloss.NewStyle().Foreground(lipgloss.Red)
-	faint  = lipgloss.NewStyle().Faint(true)
-)
-
 func (t *tree) draw(s admin.State) {
-	lines := t.lines(s)
+	width, height := t.size()
+	lines := fit(t.lines(s), height-1)
 	var b strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", t.drawn) // to the first line of the picture
 	}
 	for _, l := range lines {
-		b.WriteString("\x1b[2K" + l + "\n")
+		// A line that wraps would be two lines of the picture: none reaches the last column.
+		b.WriteString("\x1b[2K" + lipgloss.NewStyle().MaxWidth(max(1, width-1)).Render(t.paint(l)) + "\n")
 	}
 	b.WriteString("\x1b[J") // what a longer picture left below
 	t.drawn = len(lines)
 	_, _ = io.WriteString(t.w, b.String()) // the terminal is gone
 }
 
-func (t *tree) lines(s admin.State) []string {
+// leaf is one line of the picture.
+type leaf struct {
+	state system.State // of an instance; empty: not one
+	text  string
+	faint string // what follows, less loud
+}
+
+func (t *tree) lines(s admin.State) []leaf {
 	up := 0
 	for _, n := range s.Nodes {
 		if n.State == "up" {
 			up++
 		}
 	}
-	head := fmt.Sprintf("%s · %d of %s up · EMULATED on this machine · %s", orDash(s.System), up, count(len(s.Nodes), "node"), short(time.Since(t.began)))
-	lines := []string{head}
+	lines := []leaf{{text: fmt.Sprintf("%s · %d of %s up · EMULATED on this machine · %s", orDash(s.System), up, count(len(s.Nodes), "node"), short(time.Since(t.began)))}}
 	for _, svc := range s.Services {
-		lines = append(lines, fmt.Sprintf("%s  %s", svc.Service, faint.Render(string(svc.Architecture))))
+		lines = append(lines, leaf{text: string(svc.Service), faint: string(svc.Architecture)})
 		for _, in := range s.Instances {
 			if in.Service == svc.Service {
-				lines = append(lines, strings.TrimRight(fmt.Sprintf("  %s  %s  %s  %s  %s", mark(in.State)+" "+string(in.Instance), in.Node, in.State, t.took(in), faint.Render(in.Why)), " "))
+				lines = append(lines, leaf{in.State, words(string(in.Instance), string(in.Node), string(in.State), t.took(in)), in.Why})
 			}
 		}
 	}
 	return lines
 }
 
-func mark(s system.State) string {
+// words joins those that are not empty.
+func words(all ...string) string {
+	return strings.Join(slices.DeleteFunc(all, func(w string) bool { return w == "" }), "  ")
+}
+
+// fit leaves out what is well, from the end, until no more than height lines are left, and says how many
+// are missing: what is not ready yet is what one looks for.
+func fit(lines []leaf, height int) []leaf {
+	height = max(height, 2)
+	if len(lines) <= height {
+		return lines
+	}
+	missing := len(lines) - (height - 1)
+	out := slices.Clone(lines)
+	for _, must := range []bool{false, true} { // first what is well, then whatever
+		for i := len(out) - 1; i > 0 && len(out) > height-1; i-- {
+			if must || out[i].state == system.StateReady || out[i].state == system.StateDone {
+				out = slices.Delete(out, i, i+1)
+			}
+		}
+	}
+	return append(out, leaf{text: "… and " + count(missing, "line") + " more"})
+}
+
+// paint is a line as the terminal gets it. Words of programs may hold what would move the cursor.
+func (t *tree) paint(l leaf) string {
+	style := func(s lipgloss.Style, text string) string {
+		if text = strings.Map(printable, text); !t.colour || text == "" {
+			return text
+		}
+		return s.Render(text)
+	}
+	text := style(lipgloss.NewStyle(), l.text)
+	if l.state != "" {
+		symbol, colour := mark(l.state)
+		text = "  " + style(colour, symbol) + " " + text
+	}
+	if l.faint != "" {
+		text += "  " + style(lipgloss.NewStyle().Faint(true), l.faint)
+	}
+	return text
+}
+
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return ' '
+	}
+	return r
+}
+
+func mark(s system.State) (string, lipgloss.Style) {
+	style := lipgloss.NewStyle()
 	switch s {
 	case system.StateReady, system.StateDone:
-		return green.Render("●")
+		return "●", style.Foreground(lipgloss.Green)
 	case system.StateFailed, system.StateBackoff, system.StateUnhealthy:
-		return red.Render("●")
+		return "●", style.Foreground(lipgloss.Red)
 	case system.StateWaiting, system.StateDraining:
-		return yellow.Render("○")
+		return "○", style.Foreground(lipgloss.Yellow)
 	}
-	return faint.Render("◌")
+	return "◌", style.Faint(true)
 }
 
 func (t *tree) end() { t.drawn = 0 }

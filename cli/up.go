@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -72,11 +71,10 @@ func (e *env) up(ctx context.Context, o upOptions) error {
 
 // bundle builds and packs, and shows what takes time.
 func (e *env) bundle(ctx context.Context, sys *system.System) error {
-	store := &blob.Store{Dir: e.folder().Blobs()}
-	if err := os.MkdirAll(store.Dir, 0o700); err != nil {
+	if err := e.folder().Make(); err != nil {
 		return err
 	}
-	return launch.Bundle(ctx, sys, store, func(s launch.Step) {
+	return launch.Bundle(ctx, sys, &blob.Store{Dir: e.folder().Blobs()}, func(s launch.Step) {
 		if s.Done {
 			fmt.Fprintf(e.err, "%s  built  %s\n", s.Service, short(s.Took))
 		} else {
@@ -119,20 +117,23 @@ func (e *env) upHere(ctx context.Context, sys *system.System, o upOptions) error
 		return err
 	}
 	defer log.Close()
+	defer unheard()()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- e.runLaptop(ctx, log, o.control) }()
 	client, err := e.await(ctx, ended)
-	if err == nil {
-		err = client.Want(ctx, sys)
+	if err != nil { // it has ended, or ends now
+		cancel()
+		return errors.Join(err, <-ended)
 	}
-	if err == nil {
+	if err = client.Want(ctx, sys); err == nil {
 		err = e.settle(ctx, client, o)
 	}
 	if err != nil {
+		e.stopping()
 		cancel()
-		return errors.Join(err, drain(ended))
+		return errors.Join(err, <-ended)
 	}
 	fmt.Fprintln(e.err, "stop: Ctrl-C      more: servent"+e.where()+" ps | logs -f | console")
 	watch, stopWatch := context.WithCancel(ctx)
@@ -141,25 +142,27 @@ func (e *env) upHere(ctx context.Context, sys *system.System, o upOptions) error
 		defer close(shown)
 		_ = e.tell(watch, client) // it ends with the system
 	}()
-	err = <-ended
+	select {
+	case err = <-ended: // by servent down from elsewhere
+	case <-ctx.Done():
+		e.stopping()
+		err = <-ended
+	}
 	stopWatch()
 	<-shown
-	if ctx.Err() != nil || err == nil {
+	if err == nil {
 		fmt.Fprintln(e.err, "stopped; data stays in "+near(string(e.folder())))
 	}
 	return err
 }
 
-func drain(ended <-chan error) error {
-	select {
-	case err := <-ended:
-		if errors.Is(err, context.Canceled) {
-			return nil
-		}
-		return err
-	case <-time.After(time.Minute):
-		return errors.New("the nodes did not stop within a minute")
+// stopping is the word between Ctrl-C and the end.
+func (e *env) stopping() {
+	line := "stopping: requests under way are answered first; Ctrl-C again ends everything at once"
+	if terminal(e.err) {
+		line = "\r\x1b[2K" + line // over the terminal's ^C
 	}
+	fmt.Fprintln(e.err, line)
 }
 
 // runLaptop is the process that keeps a laptop's system.
@@ -169,15 +172,14 @@ func (e *env) runLaptop(ctx context.Context, log *os.File, control string) error
 		return err
 	}
 	return launch.Run(ctx, launch.Options{Folder: e.folder(), Command: []string{exe, nodeVerb}, Control: control,
-		Console: console.Handler(), Log: slog.New(slog.NewTextHandler(log, nil))})
+		Console: console.Handler(), Kill: e.kill, Log: slog.New(slog.NewTextHandler(log, nil))})
 }
 
 func (e *env) ownLog() (*os.File, error) {
-	path := e.folder().Log("laptop")
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := e.folder().Make(); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	return launch.OpenLog(e.folder().Log("laptop"))
 }
 
 // upDetached starts a process that keeps the system, and leaves when all is ready.
@@ -236,13 +238,7 @@ func (e *env) await(ctx context.Context, ended <-chan error) (*admin.Client, err
 
 // awaitEnd returns when the folder's system has ended.
 func (e *env) awaitEnd(ctx context.Context) {
-	for {
-		if _, err := e.folder().Info(); errors.Is(err, admin.ErrNotRunning) {
-			return
-		}
-		if launch.Free(e.folder()) {
-			return
-		}
+	for !e.folder().Free() {
 		select {
 		case <-ctx.Done():
 			return

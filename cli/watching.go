@@ -15,9 +15,10 @@ import (
 func (e *env) logsCmd() *cobra.Command {
 	q := admin.LogQuery{}
 	cmd := &cobra.Command{
-		Use:   "logs [SERVICE|INSTANCE]",
-		Short: "Print what the programs wrote",
-		Args:  cobra.MaximumNArgs(1),
+		Use:               "logs [SERVICE|INSTANCE]",
+		Short:             "Print what the programs wrote",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: e.completed(1, several(services, instances)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				q.Of = args[0]

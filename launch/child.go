@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,74 +30,64 @@ const (
 // child is one node's process: started, watched, started again when it dies.
 type child struct {
 	id      system.NodeID
-	command []string // program and arguments that become a node
-	boot    func() (node.Boot, error)
+	command []string                  // program and arguments that become a node
+	boot    func() (node.Boot, error) // what it is told, as the file stands at its start
 	logFile string
-	changed func() // tells the laptop
+	changed func() // tells that State did
 	log     *slog.Logger
+	cancel  context.CancelFunc // ends Run
+
+	again chan struct{}            // room for one: a restart is asked for
+	creds chan identity.Credential // room for one: its next certificate
 
 	mu     sync.Mutex // guards what follows
-	words  *json.Encoder
 	state  admin.NodeState
-	proc   *os.Process
-	again  chan struct{} // closed to start at once instead of after the back-off; nil: it runs
-	asked  bool          // a restart was asked for
-	failed string        // what the node told of its end
+	failed error // why it is gone; nil: it is not
 }
 
-// Run keeps the node running until ctx ends, then stops it in good order and waits.
-func (c *child) Run(ctx context.Context) {
-	for wait := comeBack; ; {
+// Run keeps the node running until ctx ends, then stops it in good order and waits; once kill is closed
+// it ends it without waiting for anything.
+func (c *child) Run(ctx context.Context, kill <-chan struct{}) {
+	for wait := comeBack; ctx.Err() == nil; {
 		began := time.Now()
-		c.set("starting", "")
-		err := c.life(ctx)
+		c.set("starting", "", 0)
+		asked, err := c.life(ctx, kill)
 		if ctx.Err() != nil {
-			c.set("stopped", "")
-			return
+			break
+		}
+		if asked {
+			wait = comeBack
+			continue
 		}
 		if time.Since(began) > comeBackMax {
 			wait = comeBack
 		}
-		again := c.pause()
-		if again == nil {
-			continue
-		}
 		c.log.Warn("node ended", "node", c.id, "err", err, "back_in", wait)
-		c.set("gone", fmt.Sprintf("%v; it comes back in %s", err, wait))
+		c.mu.Lock()
+		c.failed = err
+		c.mu.Unlock()
+		c.set("gone", fmt.Sprintf("%v; it comes back in %s", err, wait), 0)
 		select {
 		case <-ctx.Done():
-			c.set("stopped", "")
-			return
-		case <-again:
-			c.pause()
+		case <-c.again:
 			wait = comeBack
 		case <-time.After(wait):
 			wait = min(2*wait, comeBackMax)
 		}
 	}
+	c.set("stopped", "", 0)
 }
 
-// pause returns what a restart that is asked for closes, or nil when one was asked for already.
-func (c *child) pause() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.asked {
-		c.asked, c.again = false, nil
-		return nil
-	}
-	c.again = make(chan struct{})
-	return c.again
-}
-
-// life is one process from start to end.
-func (c *child) life(ctx context.Context) error {
+// life is one process from start to end. It says whether it ended because a restart was asked for, and
+// if not, why.
+func (c *child) life(ctx context.Context, kill <-chan struct{}) (asked bool, err error) {
 	boot, err := c.boot()
 	if err != nil {
-		return err
+		return false, err
 	}
-	out, err := openLog(c.logFile)
+	out, err := OpenLog(c.logFile)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer out.Close()
 	cmd := exec.Command(c.command[0], c.command[1:]...)
@@ -104,103 +95,104 @@ func (c *child) life(ctx context.Context) error {
 	cmd.Stderr = out
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return err
+		return false, err
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start node: %w", err)
+		return false, fmt.Errorf("start node: %w", err)
 	}
+	c.set("starting", "", cmd.Process.Pid)
+	ended := make(chan error, 1) // buffered: read once
+	go func() {                  // ends with the process
+		failed := c.listen(stdout, cmd.Process.Pid)
+		err := cmd.Wait()
+		if failed != "" {
+			err = errors.New(failed)
+		} else {
+			err = fmt.Errorf("the process ended: %w", cmp.Or(err, errClean))
+		}
+		ended <- err
+	}()
 	words := json.NewEncoder(stdin)
-	c.mu.Lock()
-	c.words, c.proc, c.failed = words, cmd.Process, ""
-	c.state.Pid = cmd.Process.Pid
-	c.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() { c.end(stdin) })
-	defer stop()
 	if err := words.Encode(boot); err != nil {
-		_ = cmd.Process.Kill()
+		_ = cmd.Process.Kill() // it may have died by itself, and says why
+		return false, errors.Join(<-ended, fmt.Errorf("tell the node what it is: %w", err))
 	}
-	c.listen(stdout)
-	err = cmd.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.words, c.proc, c.state.Pid = nil, nil, 0
-	if c.failed != "" {
-		return errors.New(c.failed)
+	for {
+		select {
+		case err := <-ended:
+			return false, err
+		case cred := <-c.creds:
+			_ = words.Encode(node.Word{Credential: &cred}) // one that just died gets a new one at its start
+			continue
+		case <-c.again:
+			asked = true
+		case <-ctx.Done():
+		}
+		break
 	}
-	return fmt.Errorf("the process ended: %w", orClean(err))
+	_ = stdin.Close() // the end of its input asks it to stop
+	late := time.NewTimer(stopGrace)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		return asked, err
+	case <-kill:
+	case <-late.C:
+		c.log.Warn("node does not stop; it is killed", "node", c.id)
+	}
+	_ = cmd.Process.Kill() // it has ended by itself
+	return asked, <-ended
 }
 
 var errClean = errors.New("exit 0")
 
-func orClean(err error) error {
-	if err == nil {
-		return errClean
-	}
-	return err
-}
-
-// listen reads what the node tells until its output closes.
-func (c *child) listen(r io.Reader) {
+// listen reads what the node tells until its output closes, and returns why it failed, if it said so.
+func (c *child) listen(r io.Reader, pid int) (failed string) {
 	for sc := bufio.NewScanner(r); sc.Scan(); {
 		var told node.Told
 		if json.Unmarshal(sc.Bytes(), &told) != nil {
 			continue // a library's stray line: it is no word of ours
 		}
 		if told.Failed != "" {
-			c.mu.Lock()
-			c.failed = told.Failed
-			c.mu.Unlock()
+			failed = told.Failed
 		}
 		if told.Serving {
-			c.set("up", "")
+			c.set("up", "", pid)
 		}
 	}
+	_, _ = io.Copy(io.Discard, r) // after an overlong line: a node must never wait for a reader
+	return failed
 }
 
-// end asks the node to stop, and kills it when it does not.
-func (c *child) end(stdin io.Closer) {
-	c.mu.Lock()
-	proc, words := c.proc, c.words
-	c.mu.Unlock()
-	if words != nil {
-		_ = words.Encode(node.Word{Stop: true}) // it is gone already
-	}
-	time.AfterFunc(stopGrace, func() {
-		stdin.Close()
-		if proc != nil {
-			_ = proc.Kill() // it has ended already
-		}
-	})
-}
-
-// Renew hands the node its next certificate.
+// Renew hands the node its next certificate. It does not wait.
 func (c *child) Renew(cred identity.Credential) {
-	c.mu.Lock()
-	words := c.words
-	c.mu.Unlock()
-	if words != nil {
-		_ = words.Encode(node.Word{Credential: &cred}) // a node that just died gets a new one at its start
+	select {
+	case <-c.creds: // one that it never took
+	default:
+	}
+	select {
+	case c.creds <- cred:
+	default: // a newer one is there
 	}
 }
 
-// Restart ends the process if there is one; it starts again at once.
+// Restart ends the process if there is one; it starts again at once. It does not wait.
 func (c *child) Restart() {
+	select {
+	case c.again <- struct{}{}:
+	default: // asked for already
+	}
+}
+
+// Failed is why the process ended by itself; nil when it runs.
+func (c *child) Failed() error {
 	c.mu.Lock()
-	words, proc := c.words, c.proc
-	c.asked = true
-	if c.again != nil {
-		close(c.again)
-		c.again = nil
-	}
-	c.mu.Unlock()
-	if words != nil {
-		_ = words.Encode(node.Word{Stop: true})               // it is gone already
-		time.AfterFunc(stopGrace, func() { _ = proc.Kill() }) // it has ended already
-	}
+	defer c.mu.Unlock()
+	return c.failed
 }
 
 // State is what is known of the node from outside.
@@ -210,16 +202,21 @@ func (c *child) State() admin.NodeState {
 	return c.state
 }
 
-func (c *child) set(state, why string) {
+func (c *child) set(state, why string, pid int) {
 	c.mu.Lock()
-	c.state.State, c.state.Why = state, why
-	c.state.Since = time.Now()
+	if state != "gone" {
+		c.failed = nil
+	}
+	if c.state.State != state {
+		c.state.Since = time.Now()
+	}
+	c.state.State, c.state.Why, c.state.Pid = state, why, pid
 	c.mu.Unlock()
 	c.changed()
 }
 
-// openLog opens a process's log to append, after it set an overlong one aside.
-func openLog(path string) (*os.File, error) {
+// OpenLog opens a process's log to append, after it set an overlong one aside.
+func OpenLog(path string) (*os.File, error) {
 	if info, err := os.Stat(path); err == nil && info.Size() > maxNodeLog {
 		_ = os.Rename(path, path+".1") // a log that cannot be set aside only grows
 	}

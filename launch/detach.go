@@ -1,17 +1,20 @@
 package launch
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
+
+	"servent/system"
 )
 
 // Detach starts a process that outlives this one; what it writes goes to log. The channel receives once
 // when the process ends while this one still lives: an error that quotes its last words, or nil.
 func Detach(log *os.File, program string, args ...string) (<-chan error, error) {
-	begin, err := log.Seek(0, 2)
+	begin, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
 		return nil, err
 	}
@@ -22,28 +25,29 @@ func Detach(log *os.File, program string, args ...string) (<-chan error, error) 
 		return nil, err
 	}
 	ended := make(chan error, 1) // buffered: nobody may wait for it
-	go func() {
+	go func() {                  // ends with the process, or with this one
 		err := cmd.Wait()
-		if err == nil {
-			ended <- nil
-			return
-		}
-		if b, rerr := os.ReadFile(log.Name()); rerr == nil && int64(len(b)) >= begin {
-			lines := strings.Split(string(bytes.TrimSpace(b[begin:])), "\n")
-			err = errors.New(strings.TrimPrefix(lines[len(lines)-1], "servent: "))
+		if err != nil {
+			if b, rerr := os.ReadFile(log.Name()); rerr == nil && int64(len(b)) >= begin {
+				err = cmp.Or(lastWords(string(b[begin:])), err)
+			}
 		}
 		ended <- err
 	}()
 	return ended, nil
 }
 
-// Free says that no process runs the folder's system.
-func Free(f Folder) bool {
-	lock, err := os.OpenFile(f.path("lock"), os.O_RDWR, 0)
-	if err != nil {
-		return true
+// lastWords are the error, and the command to try, that a command line ended with; nil when there is none.
+func lastWords(text string) error {
+	var err error
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if said, ok := strings.CutPrefix(line, "servent: "); ok {
+			err = errors.New(said)
+		}
+		if next, ok := strings.CutPrefix(line, "next: "); ok && err != nil {
+			err = &system.Hint{Err: err, Next: next}
+		}
 	}
-	defer lock.Close()
-	ok, err := lockFile(lock)
-	return ok && err == nil
+	return err
 }

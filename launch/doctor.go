@@ -54,12 +54,14 @@ func door() admin.Check {
 
 func ports(f Folder) admin.Check {
 	c := admin.Check{Name: "ports", OK: true, Text: fmt.Sprintf("room for three nodes between %d and %d", portsFrom, portsUntil)}
-	if !Free(f) {
+	if !f.Free() {
 		c.Text = "in use by this folder's running system"
 		return c
 	}
-	l := &laptop{PortSlice: minSlice, Index: map[system.NodeID]int{"1": 1, "2": 2, "3": 3}}
-	if err := l.choosePorts(); err != nil {
+	k := &kept{PortSlice: minSlice, Index: map[system.NodeID]int{"1": 1, "2": 2, "3": 3}}
+	claimed := claims{}
+	defer claimed.keep(nil)
+	if err := k.choosePorts(claimed); err != nil {
 		c.OK, c.Text, c.Next = false, err.Error(), "end what listens there"
 	}
 	return c

@@ -1,21 +1,16 @@
 package launch
 
 import (
-	"crypto/rand"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"servent/admin"
-	"servent/identity"
 	"servent/system"
 )
 
@@ -31,11 +26,19 @@ func (f Folder) Blobs() string { return filepath.Join(string(f), "blobs") }
 // Log is where the processes of Servent itself write.
 func (f Folder) Log(name string) string { return filepath.Join(string(f), "log", name+".log") }
 
-func (f Folder) node(id system.NodeID) string { return filepath.Join(string(f), "nodes", string(id)) }
+func (f Folder) nodes() string { return filepath.Join(string(f), "nodes") }
+
+func (f Folder) node(id system.NodeID) string { return filepath.Join(f.nodes(), string(id)) }
 
 func (f Folder) control() string { return filepath.Join(string(f), "control") }
 
 func (f Folder) path(name string) string { return filepath.Join(string(f), name) }
+
+const (
+	lockName = "lock"
+	keptName = "laptop.json"
+	runName  = "run.json"
+)
 
 // Info says how to reach a running system.
 type Info struct {
@@ -46,19 +49,23 @@ type Info struct {
 	Started time.Time `json:"started"`
 }
 
-// Info reads how to reach the folder's running system. It returns [admin.ErrNotRunning] when none was
-// left; that one answers is not checked.
+// Info reads how to reach the folder's running system, or what one that was killed left. It returns
+// [admin.ErrNotRunning] when there is nothing to read.
 func (f Folder) Info() (Info, error) {
 	var info Info
-	err := f.read("run.json", &info)
+	err := f.read(runName, &info)
 	if errors.Is(err, fs.ErrNotExist) {
 		return info, admin.ErrNotRunning
 	}
 	return info, err
 }
 
-// Client returns a client of the folder's running system.
+// Client returns a client of the folder's running system, [admin.ErrNotRunning] when none runs. A folder
+// that was copied while its system ran names that system's door, but not its lock.
 func (f Folder) Client() (*admin.Client, error) {
+	if f.Free() {
+		return nil, admin.ErrNotRunning
+	}
 	info, err := f.Info()
 	if err != nil {
 		return nil, err
@@ -66,124 +73,93 @@ func (f Folder) Client() (*admin.Client, error) {
 	return admin.Dial(info.Socket, info.URL, info.Token), nil
 }
 
-// socket is the path of the admin door: in the folder, or, where that is too long for the kernel
-// (104 bytes on macOS, 108 on Linux), in a private folder of the system's temporary one.
-func (f Folder) socket() (string, error) {
-	if path := f.path("admin.sock"); len(path) < 100 {
-		return path, nil
-	}
-	dir, err := os.MkdirTemp("", "servent-")
-	return filepath.Join(dir, "admin.sock"), err
-}
-
-// laptop is what must stay the same between two starts.
-type laptop struct {
-	Cluster   string                `json:"cluster"`
-	Authority []byte                `json:"authority"` // PEM: certificate and key
-	PortBase  int                   `json:"port_base"` // of node 1
-	PortSlice int                   `json:"port_slice"`
-	Web       int                   `json:"web,omitempty"`
-	Index     map[system.NodeID]int `json:"index"` // from 1; never reused
-}
-
-const (
-	portsFrom  = 20000
-	portsUntil = 32000 // Linux hands out 32768 and above, macOS and Windows 49152 and above
-	minSlice   = 128
-)
-
-// open reads the folder's state, or makes it. slice is the ports a node needs.
-func (f Folder) open(slice int) (*laptop, *identity.Authority, error) {
+// Make makes the folder, private and out of version control: what is kept here is secret and large.
+func (f Folder) Make() error {
 	for _, dir := range []string{string(f), f.Blobs(), filepath.Dir(f.Log("x")), f.control()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, nil, fmt.Errorf("make the state folder: %w", err)
+			return f.hint(fmt.Errorf("make the state folder: %w", err))
 		}
 	}
-	// What is kept here is private and large: no version control, no backup by accident.
 	if err := os.WriteFile(f.path(".gitignore"), []byte("*\n"), 0o600); err != nil {
-		return nil, nil, fmt.Errorf("make the state folder: %w", err)
+		return f.hint(fmt.Errorf("make the state folder: %w", err))
 	}
-	var l laptop
-	err := f.read("laptop.json", &l)
-	if errors.Is(err, fs.ErrNotExist) {
-		return f.make(slice)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	ca, err := identity.ParseAuthority(l.Authority)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", f.path("laptop.json"), err)
-	}
-	l.PortSlice = max(l.PortSlice, slice)
-	return &l, ca, nil
+	return nil
 }
 
-func (f Folder) make(slice int) (*laptop, *identity.Authority, error) {
-	cluster := "laptop-" + strings.ToLower(rand.Text()[:10])
-	ca, err := identity.NewAuthority(cluster)
-	if err != nil {
-		return nil, nil, err
+// hint adds what helps against a folder that cannot be written.
+func (f Folder) hint(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return &system.Hint{Err: err, Next: "ls -ld " + filepath.Dir(string(f)) + "   (Servent keeps its state beside your file)"}
+	case isFull(err):
+		return &system.Hint{Err: err, Next: "df -h " + filepath.Dir(string(f))}
 	}
-	l := &laptop{Cluster: cluster, Authority: ca.PEM(), PortSlice: slice, Index: map[system.NodeID]int{}}
-	return l, ca, f.write("laptop.json", l)
+	return err
 }
 
-// host is the address of the i-th node, counted from 1: its own where the machine has one for each
-// (Linux answers on all of 127.0.0.0/8), else the one that all share.
-func (l *laptop) host(i int) string {
-	own := fmt.Sprintf("127.77.0.%d", i)
-	if i > 254 || !ownAddresses() {
-		return "127.0.0.1"
+// Free says that no process runs the folder's system.
+func (f Folder) Free() bool {
+	file, err := os.OpenFile(f.path(lockName), os.O_RDWR, 0)
+	if err != nil {
+		return true
 	}
-	return own
+	defer file.Close()
+	ok, err := lockFile(file)
+	return ok && err == nil
 }
 
-var ownAddresses = sync.OnceValue(func() bool {
-	ln, err := net.Listen("tcp", "127.77.0.1:0")
+// lockWithin is how long the lock may be in the hands of one that only looks whether it is free.
+const lockWithin = time.Second
+
+// lock makes this process the only one that runs the folder's system, until it calls unlock or dies.
+func (f Folder) lock(ctx context.Context) (unlock func(), err error) {
+	file, err := os.OpenFile(f.path(lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return false
+		return nil, f.hint(err)
 	}
-	ln.Close()
-	return true
-})
+	late := time.After(lockWithin)
+	for {
+		ok, err := lockFile(file)
+		if ok && err == nil {
+			return func() { file.Close() }, nil
+		}
+		if err != nil {
+			file.Close()
+			return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
+		}
+		select {
+		case <-late:
+			file.Close()
+			return nil, &system.Hint{Err: ErrRunning, Next: "servent ps"}
+		case <-ctx.Done():
+			file.Close()
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
 
-func (l *laptop) portBase(i int) int { return l.PortBase + (i-1)*l.PortSlice }
-
-// choosePorts finds a run of port slices, one a node, in which nobody listens on a node's first ports.
-// The last choice is kept while it is free: addresses that do not change are easier to work with.
-func (l *laptop) choosePorts() error {
-	nodes := 0
-	for _, i := range l.Index {
-		nodes = max(nodes, i)
-	}
-	if span := nodes * l.PortSlice; span > portsUntil-portsFrom {
-		return fmt.Errorf("%d nodes with %d ports each do not fit between %d and %d; want fewer nodes or instances", nodes, l.PortSlice, portsFrom, portsUntil)
-	}
-	if l.PortBase != 0 && l.free(l.PortBase) {
+// Remove deletes the data of a system that does not run: its nodes' folders and its control.
+func (f Folder) Remove(ctx context.Context) error {
+	if _, err := os.Stat(string(f)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	for base := portsFrom; base+nodes*l.PortSlice <= portsUntil; base += minSlice {
-		if l.free(base) {
-			l.PortBase = base
-			return nil
-		}
+	unlock, err := f.lock(ctx)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("no %d free ports in a row between %d and %d", nodes*l.PortSlice, portsFrom, portsUntil)
+	defer unlock()
+	return f.removeData()
 }
 
-// free tries the first ports of every slice: the link's, the web door's, the first doors'.
-func (l *laptop) free(base int) bool {
-	for _, i := range l.Index {
-		for offset := range 4 {
-			ln, err := net.Listen("tcp", net.JoinHostPort(l.host(i), strconv.Itoa(base+(i-1)*l.PortSlice+offset)))
-			if err != nil {
-				return false
-			}
-			ln.Close()
+func (f Folder) removeData() error {
+	var errs []error
+	for _, dir := range []string{f.nodes(), f.control()} {
+		if err := os.RemoveAll(dir); err != nil {
+			errs = append(errs, fmt.Errorf("remove data: %w", err))
 		}
 	}
-	return true
+	return errors.Join(errs...)
 }
 
 func (f Folder) read(name string, into any) error {
@@ -205,7 +181,7 @@ func (f Folder) write(name string, v any) error {
 	}
 	tmp, err := os.CreateTemp(string(f), name+".*")
 	if err != nil {
-		return err
+		return f.hint(err)
 	}
 	defer os.Remove(tmp.Name()) // gone already when all went well
 	_, err = tmp.Write(b)
@@ -219,7 +195,7 @@ func (f Folder) write(name string, v any) error {
 		err = os.Rename(tmp.Name(), f.path(name))
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", f.path(name), err)
+		return f.hint(fmt.Errorf("write %s: %w", f.path(name), err))
 	}
 	return nil
 }

@@ -15,7 +15,12 @@ func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: t
 // detach lets the child outlive this process and its terminal.
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
-func isInUse(error) bool { return false }
+func isInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
+
+// isFull says that a write found no room: the disk's, the user's or the process's bound.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
 
 // lockFile takes the folder's lock for as long as the file is open; a process that dies lets it go.
 func lockFile(f *os.File) (bool, error) {

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"servent/admin"
@@ -39,16 +39,20 @@ type publisher struct {
 	web  int // port of the web door; 0: none yet
 }
 
+// published is one open port. Whose it is may change while it is open.
 type published struct {
-	admin.Published
-	ln     net.Listener
-	cancel context.CancelFunc
-	done   chan struct{}
+	ln      net.Listener
+	service atomic.Value // system.ServiceName; empty: the web door
+	cancel  context.CancelFunc
+	done    chan struct{}
 }
+
+// webDoor is the key of the web door among the open ports.
+const webDoor = "web door"
 
 // way is one published port as the file asks for it.
 type way struct {
-	service system.ServiceName // empty: the web door
+	service system.ServiceName
 	host    string
 	port    int // 0: any free one
 	target  int
@@ -56,101 +60,101 @@ type way struct {
 	pos     system.Pos
 }
 
-func (w way) key() string { return fmt.Sprintf("%s %s:%d:%d", w.service, w.host, w.port, w.target) }
+// key is what stays open over an edit: an address, whoever it is published for; a port that was chosen
+// for a service is that service's.
+func (w way) key() string {
+	if w.port == 0 {
+		return fmt.Sprintf("%s %s:%d", w.service, w.host, w.target)
+	}
+	return net.JoinHostPort(w.host, strconv.Itoa(w.port))
+}
 
-// ways lists what a system publishes by port.
-func ways(sys *system.System) []way {
+// ways lists what a service publishes by port.
+func ways(s *system.Service) []way {
 	var ws []way
-	for i := range sys.Services {
-		s := &sys.Services[i]
-		scheme := "tcp"
-		if s.Switch.By == system.ByRequest {
-			scheme = "http"
-		}
-		for _, p := range s.Ports {
-			host := p.Host
-			if host == "" {
-				host = "127.0.0.1"
-			}
-			ws = append(ws, way{s.Name, host, p.Published, p.Target, scheme, p.Pos})
-		}
+	scheme := "tcp"
+	if s.Switch.By == system.ByRequest {
+		scheme = "http"
+	}
+	for _, p := range s.Ports {
+		ws = append(ws, way{s.Name, cmp.Or(p.Host, "127.0.0.1"), p.Published, p.Target, scheme, p.Pos})
 	}
 	return ws
 }
 
 // Set opens what sys publishes and is not open, and closes what it no longer does. When one port cannot
-// be had nothing is changed and the error says who has it.
-func (p *publisher) Set(ctx context.Context, sys *system.System) (err error) {
+// be had nothing is changed and the error says who has it. Calls do not overlap.
+func (p *publisher) Set(sys *system.System) (err error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	next := map[string]*published{}
+	open, web := p.open, p.web
+	p.mu.Unlock()
+	next, service := map[string]*published{}, map[string]system.ServiceName{}
 	var fresh []*published
 	defer func() {
 		if err != nil {
 			for _, f := range fresh {
-				f.ln.Close()
+				_ = f.ln.Close() // nobody has connected yet
 			}
 		}
 	}()
-	for _, w := range ways(sys) {
-		if have := p.open[w.key()]; have != nil {
-			next[w.key()] = have
-			continue
+	routed := false
+	for i := range sys.Services {
+		routed = routed || len(sys.Services[i].Routes) > 0
+		for _, w := range ways(&sys.Services[i]) {
+			key := w.key()
+			service[key] = w.service
+			if next[key] = open[key]; next[key] != nil {
+				continue
+			}
+			ln, err := net.Listen("tcp", net.JoinHostPort(w.host, strconv.Itoa(w.port)))
+			if err != nil {
+				return taken(w, err)
+			}
+			next[key] = &published{ln: ln}
+			fresh = append(fresh, next[key])
 		}
-		ln, err := net.Listen("tcp", net.JoinHostPort(w.host, strconv.Itoa(w.port)))
-		if err != nil {
-			return taken(w, err)
+	}
+	if routed {
+		f := open[webDoor]
+		if f == nil {
+			if f, web, err = openWeb(web); err != nil {
+				return err
+			}
+			fresh = append(fresh, f)
 		}
-		f := &published{Published: admin.Published{Service: w.service, URL: w.scheme + "://" + ln.Addr().String()}, ln: ln}
-		next[w.key()], fresh = f, append(fresh, f)
+		next[webDoor] = f
 	}
-	web, err := p.setWeb(sys, next)
-	if err != nil {
-		return err
+	for key, f := range next {
+		f.service.Store(service[key])
 	}
-	if web != nil {
-		fresh = append(fresh, web)
+	p.mu.Lock()
+	p.open, p.web = next, web
+	p.mu.Unlock()
+	for _, f := range fresh {
+		p.serve(f)
 	}
-	for key, old := range p.open {
+	for key, old := range open {
 		if next[key] == nil {
 			old.close()
 		}
 	}
-	p.open = next
-	for _, f := range fresh {
-		p.serve(ctx, f)
-	}
 	return nil
 }
 
-// setWeb keeps, opens or leaves out the web door.
-func (p *publisher) setWeb(sys *system.System, next map[string]*published) (*published, error) {
-	routed := false
-	for i := range sys.Services {
-		routed = routed || len(sys.Services[i].Routes) > 0
-	}
-	if have := p.open["web"]; !routed || have != nil {
-		if routed {
-			next["web"] = have
-		}
-		return nil, nil
-	}
-	first := max(p.web, webFirst)
+// openWeb opens the web door at the port it had, or the next free one.
+func openWeb(port int) (*published, int, error) {
+	first := max(port, webFirst)
 	for port := first; port < first+webTries; port++ {
-		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			p.web = port
-			f := &published{Published: admin.Published{URL: "http://" + ln.Addr().String()}, ln: ln}
-			next["web"] = f
-			return f, nil
+		if ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return &published{ln: ln}, port, nil
 		}
 	}
-	return nil, fmt.Errorf("web door: no free port from %d to %d", first, first+webTries-1)
+	return nil, 0, fmt.Errorf("web door: no free port from %d to %d", first, first+webTries-1)
 }
 
 // taken says who has a port.
 func taken(w way, err error) error {
-	if !errors.Is(err, syscall.EADDRINUSE) && !isInUse(err) {
+	if !isInUse(err) {
 		return fmt.Errorf("%s: ports: cannot listen on %s:%d: %w", w.pos, w.host, w.port, err)
 	}
 	who := holder(w.port)
@@ -163,24 +167,25 @@ func taken(w way, err error) error {
 	}
 }
 
-// Published lists the ways in: every port, and every route of the web door.
+// Published lists the ways in: every port, and every route of the web door. sys nil: none.
 func (p *publisher) Published(sys *system.System) []admin.Published {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	open := p.open
+	p.mu.Unlock()
 	var out []admin.Published
 	if sys == nil {
 		return out
 	}
 	for i := range sys.Services {
 		s := &sys.Services[i]
-		if web := p.open["web"]; web != nil {
+		if web := open[webDoor]; web != nil {
 			for _, r := range s.Routes {
-				out = append(out, admin.Published{Service: s.Name, URL: routeURL(web.URL, r)})
+				out = append(out, admin.Published{Service: s.Name, URL: routeURL("http://"+web.ln.Addr().String(), r)})
 			}
 		}
-		for _, w := range ways(&system.System{Services: []system.Service{*s}}) {
-			if f := p.open[w.key()]; f != nil {
-				out = append(out, f.Published)
+		for _, w := range ways(s) {
+			if f := open[w.key()]; f != nil {
+				out = append(out, admin.Published{Service: s.Name, URL: w.scheme + "://" + f.ln.Addr().String()})
 			}
 		}
 	}
@@ -219,18 +224,19 @@ func (p *publisher) Close() {
 
 func (f *published) close() {
 	f.cancel()
-	f.ln.Close()
+	_ = f.ln.Close() // it only ends accepting
 	<-f.done
 }
 
-func (p *publisher) serve(ctx context.Context, f *published) {
-	ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	f.done = make(chan struct{})
+// serve passes connections until the port is closed.
+func (p *publisher) serve(f *published) {
+	ctx, cancel := context.WithCancel(context.Background()) // a port's life is no call's: close ends it
+	f.cancel, f.done = cancel, make(chan struct{})
 	go func() {
 		defer close(f.done)
 		var wg sync.WaitGroup
 		defer wg.Wait()
-		defer f.cancel()
+		defer cancel()
 		room := make(chan struct{}, maxPassed)
 		for {
 			room <- struct{}{} // beyond the bound, clients wait in the kernel's queue
@@ -249,7 +255,7 @@ func (p *publisher) serve(ctx context.Context, f *published) {
 			}
 			wg.Go(func() {
 				defer func() { <-room }()
-				p.pass(ctx, conn.(*net.TCPConn), f.Service)
+				p.pass(ctx, conn.(*net.TCPConn), f.service.Load().(system.ServiceName))
 			})
 		}
 	}()

@@ -13,7 +13,8 @@ import (
 )
 
 // Boot is what a node is told at its start, as one line of JSON on its standard input. Further lines
-// are [Word]s. When the input ends, the node does: it never outlives who started it.
+// are [Word]s. When the input ends, the node does, in good order: that is how it is stopped, and why it
+// never outlives who started it.
 type Boot struct {
 	Credential identity.Credential `json:"credential"`
 	ID         system.NodeID       `json:"id"`
@@ -44,7 +45,6 @@ type Server struct {
 // Word is a later line on a node's standard input. Fields that are not set change nothing.
 type Word struct {
 	Credential *identity.Credential `json:"credential,omitempty"` // a new certificate, before the old one ends
-	Stop       bool                 `json:"stop,omitempty"`       // end in good order
 }
 
 // Told is one line on a node's standard output.

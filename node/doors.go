@@ -59,7 +59,7 @@ func wanted(p *system.Plan, self system.NodeID) map[int]opening {
 }
 
 // set opens and closes doors until they are those of the plan. A port that somebody else holds is
-// reported and tried again with the next plan.
+// reported and tried again.
 func (ds *doors) set(ctx context.Context, p *system.Plan) {
 	want := wanted(p, ds.node.boot.ID)
 	ds.mu.Lock()
@@ -86,16 +86,18 @@ func (ds *doors) set(ctx context.Context, p *system.Plan) {
 // serve opens one door and keeps it open. The port may be another door's or an instance's that is just
 // leaving: it is tried again for as long as the door is wanted.
 func (ds *doors) serve(ctx context.Context, offset int, what opening) {
-	addr := ds.node.address(offset)
+	addr, told := ds.node.address(offset), false
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 		if err == nil {
+			wait, told = 20*time.Millisecond, false
 			err = ds.answer(ctx, ln, what)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if wait >= time.Second {
+		if wait >= time.Second && !told { // once: somebody else has the port
+			told = true
 			ds.node.log.Warn("door", "addr", addr, "service", what.service, "instance", what.instance, "err", err)
 		}
 		select {
