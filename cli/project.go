@@ -29,16 +29,12 @@ func (e *env) at(args []string) error {
 
 // load reads the user's file and prints its notes.
 func (e *env) load(ctx context.Context) (*sysfile.Result, error) {
-	dir, err := filepath.Abs(e.dir)
-	if err != nil {
-		return nil, err
-	}
 	vars := map[string]string{}
 	for _, kv := range os.Environ() {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
 	}
-	res, err := sysfile.Load(ctx, sysfile.Options{Files: e.files, Dir: dir, Env: vars, Profiles: e.profiles, Name: e.name})
+	res, err := sysfile.Load(ctx, sysfile.Options{Files: e.files, Dir: e.dir, Env: vars, Profiles: e.profiles, Name: e.name})
 	if err != nil {
 		return nil, err
 	}
