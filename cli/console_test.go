@@ -65,7 +65,7 @@ func TestConsole(t *testing.T) {
 	p.until("a killed node", card+`.classList.contains("gone") && `+card+`.textContent.includes("comes back")`)
 	p.until("the event, with its subject", fmt.Sprintf(`[...document.querySelectorAll("#events li")].some((e) => e.querySelector("b").textContent === %q && e.textContent.includes("gone"))`, hurt.Node))
 	p.until("all well again", `document.querySelectorAll("[data-node] header [data-state=up]").length === 3 && document.querySelector("#status").textContent === "settled"`)
-	l.end(t, 100)
+	l.end(t)
 
 	for _, scheme := range []string{"light", "dark"} {
 		p.call("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{"name": "prefers-color-scheme", "value": scheme}}}, nil)

@@ -82,7 +82,7 @@ func TestNodesAreEdited(t *testing.T) {
 		}
 		w.nodes(edit.want)
 	}
-	l.end(t, 100)
+	l.end(t)
 	was := w.ps()
 	w.write("compose.yaml", with("machine: {count: 3}"))
 	if out, err := w.run("up", "-d"); err == nil || !strings.Contains(out, "node-1 answers for control") || !strings.Contains(out, "next: servent down && servent up") {

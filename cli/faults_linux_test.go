@@ -54,7 +54,7 @@ func TestFullDiskWhileRunning(t *testing.T) {
 	}
 	f.Close()
 	l := offer("http://"+w.door("node-2", "hits")+"/c/a", 50)
-	out, err := w.run("restart", "hits", "--wait", "5s")
+	out, err := w.run("restart", "hits", "--wait", "10s")
 	if err == nil || !strings.Contains(out, "no space left") {
 		t.Errorf("restart on a full disk: %v, want the reason\n%s", err, out)
 	}
@@ -62,7 +62,7 @@ func TestFullDiskWhileRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("settled again", 60*time.Second, func(s admin.State) bool { return s.Settled })
-	l.end(t, 100)
+	l.end(t)
 }
 
 // engine is the process of control's etcd; 0 while there is none.
@@ -104,7 +104,7 @@ func TestControlsEngineFails(t *testing.T) {
 	if out, err := w.run("scale", "hits=4"); err != nil {
 		t.Errorf("scale afterwards: %v\n%s", err, out)
 	}
-	l.end(t, 500)
+	l.end(t)
 }
 
 // Nobody listens at the user's etcd: up says so at once and leaves nothing.

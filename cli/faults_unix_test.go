@@ -66,7 +66,7 @@ func TestNoRequestFailsWhenSomethingDies(t *testing.T) {
 			return i >= 0 && s.Instances[i].Pid != hurt.Pid && others(s, "", 3)
 		})
 		<-time.After(time.Second)
-		l.end(t, 300)
+		l.end(t)
 		t.Logf("made good %v after the kill", took)
 	})
 	t.Run("a node is killed", func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestNoRequestFailsWhenSomethingDies(t *testing.T) {
 		kill(t, w.node(hurt.Node).Pid, syscall.SIGKILL)
 		took := w.until("three ready elsewhere", 3*2*time.Second, func(s admin.State) bool { return others(s, hurt.Node, 3) })
 		<-time.After(time.Second)
-		l.end(t, 300)
+		l.end(t)
 		t.Logf("made good %v after the kill", took)
 		w.until("settled with all nodes", 30*time.Second, func(s admin.State) bool {
 			return s.Settled && !slices.ContainsFunc(s.Nodes, func(n admin.NodeState) bool { return n.State != "up" })
@@ -92,7 +92,7 @@ func TestNoRequestFailsWhenSomethingDies(t *testing.T) {
 		<-time.After(time.Second)
 		kill(t, pid, syscall.SIGCONT)
 		<-time.After(2 * time.Second)
-		l.end(t, 500)
+		l.end(t)
 		t.Logf("made good %v after the pause", took)
 		w.until("settled again", 20*time.Second, func(s admin.State) bool { return s.Settled })
 	})
@@ -110,7 +110,7 @@ func TestNoRequestFailsWhenSomethingDies(t *testing.T) {
 		w.until("node-1 is gone", 5*time.Second, is("gone"))
 		w.until("node-1 is back", 30*time.Second, is("up"))
 		w.until("settled again", 40*time.Second, func(s admin.State) bool { return s.Control == "" && s.Settled })
-		l.end(t, 500)
+		l.end(t)
 		same(t, before, w.ps())
 	})
 	t.Run("a node is restarted in good order", func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestNoRequestFailsWhenSomethingDies(t *testing.T) {
 			t.Errorf("restart %s: %v\n%s", at, err, out)
 		}
 		w.until("another process", 30*time.Second, func(s admin.State) bool { return w.node(at).Pid != pid && s.Settled })
-		l.end(t, 200)
+		l.end(t)
 	})
 	t.Run("a node is killed again and again", func(t *testing.T) {
 		at := victim(w.state()).Node
@@ -137,6 +137,6 @@ func TestNoRequestFailsWhenSomethingDies(t *testing.T) {
 		}
 		w.until("settled", 20*time.Second, func(s admin.State) bool { return s.Settled })
 		<-time.After(2 * time.Second)
-		l.end(t, 100)
+		l.end(t)
 	})
 }

@@ -219,6 +219,8 @@ func fetch(t *testing.T, url string) string {
 
 // load sends requests at a fixed rate until it is stopped, each on its own time, and keeps what failed.
 type load struct {
+	began        time.Time
+	perSecond    int
 	sent, failed atomic.Int64
 	mu           sync.Mutex // guards first
 	first        string     // failure
@@ -229,7 +231,7 @@ type load struct {
 // offer starts a load of perSecond GETs; a request may take up to 15 s.
 func offer(url string, perSecond int) *load {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{stop: cancel}
+	l := &load{began: time.Now(), perSecond: perSecond, stop: cancel}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 15 * time.Second}
 	l.wg.Go(func() {
 		tick := time.NewTicker(time.Second / time.Duration(perSecond))
@@ -265,12 +267,14 @@ func (l *load) one(client *http.Client, url string) {
 	}
 }
 
-// end stops the load, waits for what is under way, and fails the test if anything failed.
-func (l *load) end(t *testing.T, atLeast int64) {
+// end stops the load, waits for what is under way, and fails the test if anything failed. A busy machine
+// may send fewer than it should, but not fewer than a quarter.
+func (l *load) end(t *testing.T) {
 	t.Helper()
 	l.stop()
+	atLeast := int64(time.Since(l.began).Seconds() * float64(l.perSecond) / 4)
 	l.wg.Wait()
-	if l.sent.Load() < atLeast {
+	if l.sent.Load() < max(atLeast, 10) {
 		t.Errorf("only %d requests were sent, want %d: the test proves nothing", l.sent.Load(), atLeast)
 	}
 	if l.failed.Load() > 0 {

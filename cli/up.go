@@ -277,7 +277,7 @@ func (e *env) settle(ctx context.Context, client *admin.Client, o upOptions) err
 		e.urls(last)
 		return nil
 	case errors.Is(context.Cause(ctx), errNotReady):
-		return notReady(last, o.wait)
+		return notReady(e.folder(), last, o.wait)
 	}
 	return err
 }
@@ -297,7 +297,8 @@ func hopeless(s admin.State) error {
 	return nil
 }
 
-func notReady(s admin.State, wait time.Duration) error {
+// notReady is all that is known of why a system did not become ready in time.
+func notReady(f launch.Folder, s admin.State, wait time.Duration) error {
 	var late []string
 	next := "servent doctor"
 	for _, in := range s.Instances {
@@ -310,6 +311,12 @@ func notReady(s admin.State, wait time.Duration) error {
 	}
 	if s.Control != "" {
 		late = append(late, "control does not answer: "+s.Control)
+	}
+	if f.Full() {
+		late, next = append(late, "no space left on the disk of "+near(string(f))), "df -h "+near(string(f))
+	}
+	if len(late) == 0 {
+		late = append(late, "the plan is not yet what is asked for")
 	}
 	return &system.Hint{Err: fmt.Errorf("not ready after %s: %s", wait, strings.Join(late, "; ")), Next: next}
 }

@@ -21,6 +21,7 @@ import (
 const (
 	slowSync = 10 * time.Millisecond // control syncs every change: beyond this, changes are felt
 	lowDisk  = 500 << 20             // bytes
+	fullDisk = 1 << 20               // bytes
 	fewFiles = 1024                  // open files
 )
 
@@ -103,6 +104,12 @@ func disk(f Folder) admin.Check {
 		c.Next = "make room, or use another folder"
 	}
 	return c
+}
+
+// Full says that the folder's disk takes next to nothing any more.
+func (f Folder) Full() bool {
+	free, err := freeDisk(place(f))
+	return err == nil && free < fullDisk
 }
 
 // syncing measures what an acknowledged change costs: a write that has reached the disk.
