@@ -22,7 +22,7 @@ var (
 // carry joins a client's connection to an instance and passes bytes until both sides have ended. A
 // client whose connection cannot be joined, or whose instance is lost, is cut off at once, so that it
 // connects anew.
-func (s *Switch) carry(ctx context.Context, client net.Conn, aim func(*route.Table) target) {
+func (s *Switch) carry(ctx context.Context, client net.Conn, aim func(*route.Table) route.Target) {
 	start := time.Now()
 	var tried []place // in this round
 	var last error    // of the last attempt
@@ -41,7 +41,7 @@ func (s *Switch) carry(ctx context.Context, client net.Conn, aim func(*route.Tab
 				break
 			}
 			// A new round; not with the one that failed last, if there is another.
-			if n := len(tried); n > 0 && len(to.among) > 1 {
+			if n := len(tried); n > 0 && len(to.Among) > 1 {
 				tried = append(tried[:0], tried[n-1])
 			} else {
 				tried = tried[:0]
@@ -57,41 +57,41 @@ func (s *Switch) carry(ctx context.Context, client net.Conn, aim func(*route.Tab
 			break
 		}
 		s.suspect(t, to, in, unreachable, err)
-		s.o.Meter.Line(to.service, in.ID).Retried()
+		s.o.Meter.Line(to.Service, in.ID).Retried()
 		tried = append(tried, place{in.ID, in.Node})
 	}
 	reset(client)
 }
 
-func (s *Switch) giveUp(to target, why error) {
-	s.o.Meter.Line(to.service, "").Refused()
-	s.o.Log.Warn("connection refused: no instance takes it", "service", to.service, "err", why)
+func (s *Switch) giveUp(to route.Target, why error) {
+	s.o.Meter.Line(to.Service, "").Refused()
+	s.o.Log.Warn("connection refused: no instance takes it", "service", to.Service, "err", why)
 }
 
 // suspect marks who refused; when a node cannot be reached, all its instances.
-func (s *Switch) suspect(t *route.Table, to target, in route.Instance, unreachable bool, why error) {
+func (s *Switch) suspect(t *route.Table, to route.Target, in route.Instance, unreachable bool, why error) {
 	now := time.Now()
 	news := s.loads.Suspect(in.ID, now, t)
-	for _, other := range to.among {
+	for _, other := range to.Among {
 		if unreachable && other.Node == in.Node && other.ID != in.ID {
 			s.loads.Suspect(other.ID, now, t)
 		}
 	}
 	if news {
-		s.o.Log.Warn("instance does not answer; others are asked", "service", to.service, "instance", in.ID, "node", in.Node, "err", why)
+		s.o.Log.Warn("instance does not answer; others are asked", "service", to.Service, "instance", in.ID, "node", in.Node, "err", why)
 	}
 }
 
 // attempt joins the client to one instance and returns nil when the connection has ended, or an error
 // when it was never joined. joined is called in between. unreachable says that the node was not reached.
-func (s *Switch) attempt(ctx context.Context, client net.Conn, to target, in route.Instance, start time.Time, joined func()) (unreachable bool, err error) {
+func (s *Switch) attempt(ctx context.Context, client net.Conn, to route.Target, in route.Instance, start time.Time, joined func()) (unreachable bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer cancel(nil)
 	s.loads.Begin(in.ID)
 	defer s.loads.End(in.ID)
-	line := s.o.Meter.Line(to.service, in.ID)
+	line := s.o.Meter.Line(to.Service, in.ID)
 	line.Begin()
 	defer line.End()
 
@@ -126,7 +126,7 @@ func (s *Switch) attempt(ctx context.Context, client net.Conn, to target, in rou
 	}
 	line.Moved(r.towards, r.back)
 	line.Done(took, broke != nil)
-	s.o.Log.Debug("connection", "service", to.service, "instance", in.ID, "node", in.Node, "dur", time.Since(start), "err", broke)
+	s.o.Log.Debug("connection", "service", to.Service, "instance", in.ID, "node", in.Node, "dur", time.Since(start), "err", broke)
 	return false, nil
 }
 
@@ -144,9 +144,9 @@ type holding struct {
 
 // wait returns nil when it is worth looking again: after a table swap, or after a short while when
 // there are instances that refuse, as one does whose program has just ended.
-func (h *holding) wait(ctx context.Context, to target, changed <-chan struct{}) error {
-	if len(to.among) == 0 && !to.coming {
-		return fmt.Errorf("%w: %s", errNobody, to.why)
+func (h *holding) wait(ctx context.Context, to route.Target, changed <-chan struct{}) error {
+	if len(to.Among) == 0 && !to.Coming {
+		return fmt.Errorf("%w: %s", errNobody, to.Why)
 	}
 	if h.until == nil {
 		if h.s.o.Hold < 0 {
@@ -157,10 +157,10 @@ func (h *holding) wait(ctx context.Context, to target, changed <-chan struct{}) 
 			return errFull
 		}
 		h.until = time.NewTimer(h.s.o.Hold)
-		h.s.o.Meter.Line(to.service, "").Held()
+		h.s.o.Meter.Line(to.Service, "").Held()
 	}
 	var again <-chan time.Time
-	if len(to.among) > 0 {
+	if len(to.Among) > 0 {
 		h.pause = min(max(2*h.pause, 10*time.Millisecond), 250*time.Millisecond)
 		t := time.NewTimer(h.pause)
 		defer t.Stop()
@@ -170,7 +170,7 @@ func (h *holding) wait(ctx context.Context, to target, changed <-chan struct{}) 
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-h.until.C:
-		return fmt.Errorf("%w (%v): %s", errHeld, h.s.o.Hold, to.why)
+		return fmt.Errorf("%w (%v): %s", errHeld, h.s.o.Hold, to.Why)
 	case <-changed:
 	case <-again:
 	}

@@ -80,7 +80,7 @@ func New(o Options) *Switch {
 // too, or after 10s, when they are cut.
 func (s *Switch) Serve(ctx context.Context, ln net.Listener, service system.ServiceName) error {
 	return s.accept(ctx, ln, func(ctx context.Context, c net.Conn) {
-		s.carry(ctx, c, func(t *route.Table) target { return door(t, service) })
+		s.carry(ctx, c, func(t *route.Table) route.Target { return t.Door(service) })
 	})
 }
 
@@ -89,7 +89,7 @@ func (s *Switch) Serve(ctx context.Context, ln net.Listener, service system.Serv
 // is coming. It ends as [Switch.Serve] does.
 func (s *Switch) ServeTo(ctx context.Context, ln net.Listener, pick func(*route.Table) (route.Instance, bool)) error {
 	return s.accept(ctx, ln, func(ctx context.Context, c net.Conn) {
-		s.carry(ctx, c, func(t *route.Table) target { return one(t, pick) })
+		s.carry(ctx, c, func(t *route.Table) route.Target { return t.One(pick) })
 	})
 }
 
@@ -185,40 +185,6 @@ func (s *Switch) table() *route.Table {
 	return &route.Table{Self: s.o.Self}
 }
 
-// target is who may take a connection under one table.
-type target struct {
-	service system.ServiceName
-	policy  string
-	among   []route.Instance
-	coming  bool
-	why     string // when among is empty
-}
-
-func door(t *route.Table, name system.ServiceName) target {
-	svc := t.Services[name]
-	if svc == nil {
-		return target{service: name, why: "the plan that this node follows does not name it"}
-	}
-	return target{service: name, policy: svc.Switch.Policy, among: svc.Instances, coming: svc.Coming, why: svc.Why}
-}
-
-func one(t *route.Table, pick func(*route.Table) (route.Instance, bool)) target {
-	in, ok := pick(t)
-	name, _, err := in.ID.Split()
-	if err != nil {
-		return target{why: "no such instance"}
-	}
-	to := door(t, name)
-	if ok {
-		to.among = []route.Instance{in}
-		return to
-	}
-	if to.among = nil; to.why == "" {
-		to.why = string(in.ID) + " is not ready"
-	}
-	return to
-}
-
 // place is an instance where it was tried.
 type place struct {
 	id   system.InstanceID
@@ -226,7 +192,7 @@ type place struct {
 }
 
 // choose picks one of a target's instances that was not tried yet.
-func (s *Switch) choose(t *route.Table, to target, tried []place) (route.Instance, bool) {
+func (s *Switch) choose(t *route.Table, to route.Target, tried []place) (route.Instance, bool) {
 	now := time.Now()
 	load := func(id system.InstanceID) route.Load { return s.loads.Of(id, now, t) }
 	avoid := func(in route.Instance) bool {
@@ -241,11 +207,11 @@ func (s *Switch) choose(t *route.Table, to target, tried []place) (route.Instanc
 		service system.ServiceName
 		policy  string
 	}
-	picker, ok := s.pickers.Load(key{to.service, to.policy})
+	picker, ok := s.pickers.Load(key{to.Service, to.Policy})
 	if !ok {
-		picker, _ = s.pickers.LoadOrStore(key{to.service, to.policy}, route.NewPicker(to.policy))
+		picker, _ = s.pickers.LoadOrStore(key{to.Service, to.Policy}, route.NewPicker(to.Policy))
 	}
-	return route.Choose(picker.(route.Picker), now, rand.Uint64(), to.among, load, avoid)
+	return route.Choose(picker.(route.Picker), now, rand.Uint64(), to.Among, load, avoid)
 }
 
 // watch calls lost when the node is no longer seen. It returns then, or when ctx ends.

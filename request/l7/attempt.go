@@ -20,11 +20,11 @@ import (
 )
 
 // attempt sends the request to one instance and its answer to the client.
-func (x *exchange) attempt(t *route.Table, to target, in route.Instance) (verdict, error) {
+func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance) (verdict, error) {
 	s := x.s
 	ctx, cancel := context.WithCancelCause(x.in.Context())
 	defer cancel(nil)
-	line := s.o.Meter.Line(to.service, in.ID)
+	line := s.o.Meter.Line(to.Service, in.ID)
 	line.Begin()
 	defer line.End()
 	s.loads.Begin(in.ID)

@@ -132,7 +132,7 @@ func (x *exchange) repeatable(v verdict) bool {
 
 // run finds an instance, asks it, and asks another as long as that may help: it is the life of a
 // request that enters here.
-func (x *exchange) run(aim func(*route.Table) target) {
+func (x *exchange) run(aim func(*route.Table) route.Target) {
 	s := x.s
 	if err := x.body(); err != nil {
 		x.refuse(http.StatusBadRequest, err.Error(), "")
@@ -159,7 +159,7 @@ func (x *exchange) run(aim func(*route.Table) target) {
 				return
 			}
 			// A new round; not with the one that failed last, if there is another.
-			if n := len(tried); n > 0 && len(to.among) > 1 {
+			if n := len(tried); n > 0 && len(to.Among) > 1 {
 				tried = append(tried[:0], tried[n-1])
 			} else {
 				tried = tried[:0]
@@ -167,13 +167,13 @@ func (x *exchange) run(aim func(*route.Table) target) {
 			continue
 		}
 		at := place{in.ID, in.Node}
-		line := s.o.Meter.Line(to.service, in.ID)
+		line := s.o.Meter.Line(to.Service, in.ID)
 		v, err := x.attempt(t, to, in)
 		if v == answered || v == severed {
 			took := x.began
 			line.Moved(x.moved(), x.out)
 			line.Done(took, v == severed || x.status >= 500)
-			s.o.Log.Debug("request", "service", to.service, "instance", in.ID, "node", in.Node, "dur", took, "err", err)
+			s.o.Log.Debug("request", "service", to.Service, "instance", in.ID, "node", in.Node, "dur", took, "err", err)
 			if v == severed {
 				panic(http.ErrAbortHandler) // cut the connection: a broken answer never ends cleanly
 			}
@@ -195,7 +195,7 @@ func (x *exchange) run(aim func(*route.Table) target) {
 			if idempotent(x.in.Method) {
 				why = "its answer broke"
 			}
-			x.refuse(http.StatusBadGateway, fmt.Sprintf("%v; %s", last, why), "servent logs "+string(to.service))
+			x.refuse(http.StatusBadGateway, fmt.Sprintf("%v; %s", last, why), "servent logs "+string(to.Service))
 			return
 		}
 		line.Retried()
@@ -219,11 +219,11 @@ func (x *exchange) moved() int64 {
 }
 
 // giveUp answers that no instance can take the request.
-func (x *exchange) giveUp(to target, last, err error) {
-	x.s.o.Meter.Line(to.service, "").Refused()
-	why := to.why
+func (x *exchange) giveUp(to route.Target, last, err error) {
+	x.s.o.Meter.Line(to.Service, "").Refused()
+	why := to.Why
 	switch {
-	case last != nil && len(to.among) > 0:
+	case last != nil && len(to.Among) > 0:
 		why = last.Error()
 	case why == "":
 		why = err.Error()
@@ -234,7 +234,7 @@ func (x *exchange) giveUp(to target, last, err error) {
 		why += "; " + err.Error()
 	}
 	x.w.Header().Set("Retry-After", strconv.Itoa(1))
-	x.refuse(http.StatusServiceUnavailable, fmt.Sprintf("no instance of %s can answer: %s", to.service, why), "servent explain "+string(to.service))
+	x.refuse(http.StatusServiceUnavailable, fmt.Sprintf("no instance of %s can answer: %s", to.Service, why), "servent explain "+string(to.Service))
 }
 
 // refuse answers with an error of ours, given by no instance.
@@ -258,8 +258,8 @@ type holding struct {
 
 // wait returns nil when it is worth looking again: after a table swap, or after a short while when
 // there are instances that refuse, as one does whose program has just ended.
-func (h *holding) wait(ctx context.Context, to target, changed <-chan struct{}) error {
-	if len(to.among) == 0 && !to.coming {
+func (h *holding) wait(ctx context.Context, to route.Target, changed <-chan struct{}) error {
+	if len(to.Among) == 0 && !to.Coming {
 		return errNobody
 	}
 	if h.until == nil {
@@ -271,10 +271,10 @@ func (h *holding) wait(ctx context.Context, to target, changed <-chan struct{}) 
 			return errFull
 		}
 		h.until = time.NewTimer(h.s.o.Hold)
-		h.s.o.Meter.Line(to.service, "").Held()
+		h.s.o.Meter.Line(to.Service, "").Held()
 	}
 	var again <-chan time.Time
-	if len(to.among) > 0 {
+	if len(to.Among) > 0 {
 		h.pause = min(max(2*h.pause, 10*time.Millisecond), 250*time.Millisecond)
 		t := time.NewTimer(h.pause)
 		defer t.Stop()

@@ -89,21 +89,21 @@ func (s *Switch) Close() { s.local.CloseIdleConnections() }
 
 // Door is a service's door on this node.
 func (s *Switch) Door(service system.ServiceName) http.Handler {
-	return s.handler(func(t *route.Table) target { return door(t, service) })
+	return s.handler(func(t *route.Table) route.Target { return t.Door(service) })
 }
 
 // To is a door to one instance, which pick names under each table: an instance's own door or the one to
 // its next. As long as pick has none, requests wait if the service of the ID that it returns is coming.
 func (s *Switch) To(pick func(*route.Table) (route.Instance, bool)) http.Handler {
-	return s.handler(func(t *route.Table) target { return one(t, pick) })
+	return s.handler(func(t *route.Table) route.Target { return t.One(pick) })
 }
 
-func (s *Switch) handler(aim func(*route.Table) target) http.Handler {
+func (s *Switch) handler(aim func(*route.Table) route.Target) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.enter(w, r, aim) })
 }
 
 // enter takes a request from outside this switch: from a user or from a program.
-func (s *Switch) enter(w http.ResponseWriter, r *http.Request, aim func(*route.Table) target) {
+func (s *Switch) enter(w http.ResponseWriter, r *http.Request, aim func(*route.Table) route.Target) {
 	if r.Method == http.MethodConnect {
 		refuse(w, http.StatusNotImplemented, "CONNECT is not served here", "")
 		return
@@ -134,40 +134,6 @@ func (s *Switch) table() *route.Table {
 	return &route.Table{Self: s.o.Self}
 }
 
-// target is who may take a request under one table.
-type target struct {
-	service system.ServiceName
-	policy  string
-	among   []route.Instance
-	coming  bool
-	why     string // when among is empty
-}
-
-func door(t *route.Table, name system.ServiceName) target {
-	svc := t.Services[name]
-	if svc == nil {
-		return target{service: name, why: "the plan that this node follows does not name it"}
-	}
-	return target{service: name, policy: svc.Switch.Policy, among: svc.Instances, coming: svc.Coming, why: svc.Why}
-}
-
-func one(t *route.Table, pick func(*route.Table) (route.Instance, bool)) target {
-	in, ok := pick(t)
-	name, _, err := in.ID.Split()
-	if err != nil {
-		return target{why: "no such instance"}
-	}
-	to := door(t, name)
-	if ok {
-		to.among = []route.Instance{in}
-		return to
-	}
-	if to.among = nil; to.why == "" {
-		to.why = string(in.ID) + " is not ready"
-	}
-	return to
-}
-
 // place is an instance where it was asked.
 type place struct {
 	id   system.InstanceID
@@ -175,7 +141,7 @@ type place struct {
 }
 
 // choose picks one of a target's instances that was not tried yet.
-func (s *Switch) choose(t *route.Table, to target, tried []place) (route.Instance, bool) {
+func (s *Switch) choose(t *route.Table, to route.Target, tried []place) (route.Instance, bool) {
 	now := time.Now()
 	load := func(id system.InstanceID) route.Load { return s.loads.Of(id, now, t) }
 	var avoid func(route.Instance) bool
@@ -189,33 +155,33 @@ func (s *Switch) choose(t *route.Table, to target, tried []place) (route.Instanc
 			return false
 		}
 	}
-	return route.Choose(s.picker(to), now, rand.Uint64(), to.among, load, avoid)
+	return route.Choose(s.picker(to), now, rand.Uint64(), to.Among, load, avoid)
 }
 
-func (s *Switch) picker(to target) route.Picker {
+func (s *Switch) picker(to route.Target) route.Picker {
 	type key struct {
 		service system.ServiceName
 		policy  string
 	}
-	k := key{to.service, to.policy}
+	k := key{to.Service, to.Policy}
 	if p, ok := s.pickers.Load(k); ok {
 		return p.(route.Picker)
 	}
-	p, _ := s.pickers.LoadOrStore(k, route.NewPicker(to.policy))
+	p, _ := s.pickers.LoadOrStore(k, route.NewPicker(to.Policy))
 	return p.(route.Picker)
 }
 
 // suspect marks who refused or broke; when a node cannot be reached, all its instances.
-func (s *Switch) suspect(t *route.Table, to target, in route.Instance, unreachable bool, why error) {
+func (s *Switch) suspect(t *route.Table, to route.Target, in route.Instance, unreachable bool, why error) {
 	now := time.Now()
 	news := s.loads.Suspect(in.ID, now, t)
-	for _, other := range to.among {
+	for _, other := range to.Among {
 		if unreachable && other.Node == in.Node && other.ID != in.ID {
 			s.loads.Suspect(other.ID, now, t)
 		}
 	}
 	if news {
-		s.o.Log.Warn("instance does not answer; others are asked", "service", to.service, "instance", in.ID, "node", in.Node, "err", why)
+		s.o.Log.Warn("instance does not answer; others are asked", "service", to.Service, "instance", in.ID, "node", in.Node, "err", why)
 	}
 }
 

@@ -17,7 +17,7 @@ func (s *Switch) Web() http.Handler {
 		web, ok := t.Match(r.Host, r.URL.Path)
 		switch {
 		case ok:
-			s.enter(w, r, func(t *route.Table) target { return door(t, web.Service) })
+			s.enter(w, r, func(t *route.Table) route.Target { return t.Door(web.Service) })
 		case t.Generation == 0:
 			w.Header().Set("Retry-After", "1")
 			refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%s has no plan yet", s.o.Self), "servent ps")
