@@ -51,11 +51,7 @@ func (e *env) consoleCmd() *cobra.Command {
 		Short: "Open the running system's page in a browser",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := e.client()
-			if err != nil {
-				return err
-			}
-			s, err := client.State(cmd.Context())
+			s, err := e.state(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -164,6 +164,15 @@ func near(path string) string {
 // client reaches the system that runs in the folder.
 func (e *env) client() (*admin.Client, error) { return e.folder().Client() }
 
+// state is the system that runs in the folder, as it is now.
+func (e *env) state(ctx context.Context) (admin.State, error) {
+	client, err := e.client()
+	if err != nil {
+		return admin.State{}, err
+	}
+	return client.State(ctx)
+}
+
 // print writes an answer as JSON, indented.
 func (e *env) print(v any) error {
 	enc := json.NewEncoder(e.out)

@@ -15,11 +15,7 @@ func (e *env) psCmd() *cobra.Command {
 		Short: "List the instances: where they run, how they are, why",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := e.client()
-			if err != nil {
-				return err
-			}
-			s, err := client.State(cmd.Context())
+			s, err := e.state(cmd.Context())
 			if err != nil {
 				return err
 			}
