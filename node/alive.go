@@ -50,14 +50,14 @@ func hold(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	for {
 		conn, err := ln.Accept()
-		if ctx.Err() != nil {
-			return nil
-		}
 		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			return err
 		}
 		wg.Go(func() {
-			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			stop := context.AfterFunc(ctx, func() { conn.Close() }) // at once where ctx ended meanwhile
 			defer stop()
 			defer conn.Close()
 			_, _ = io.Copy(io.Discard, conn) // until the other side goes
