@@ -44,6 +44,11 @@ func Diff(old, next *system.Plan) []Line {
 			}
 		}
 		lines = append(lines, line)
+		if was != nil && is != nil && !stops(is) {
+			if text := moved(was, is); text != "" {
+				lines = append(lines, Line{Op: "~", Service: name, Text: text})
+			}
+		}
 		lines = append(lines, instanceLines(was, is)...)
 		if next != nil {
 			for _, r := range next.Refused {

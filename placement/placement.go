@@ -3,8 +3,9 @@
 // moves off dead nodes, data ties, rolling updates, ports. It never asks for the time, never blocks and
 // remembers nothing; everything it needs to know later stands in the plan. Start at [Next].
 //
-// A decision has four parts, one file each: settle.go says what becomes of the instances that are there,
-// roll.go how many are added and drained in this step, search.go where the added ones go, words.go why.
+// A decision has five parts, one file each: settle.go says what becomes of the instances that are there,
+// roll.go how many are added and drained in this step, search.go where the added ones go, divide.go which
+// keys are whose, words.go why.
 package placement
 
 import (
@@ -252,6 +253,7 @@ func (t *turn) assemble() *system.Plan {
 		slices.SortFunc(d.Assignments, func(a, b system.Assignment) int {
 			return cmp.Compare(ordinal(a.Instance), ordinal(b.Instance))
 		})
+		d.Parts = t.divide(p)
 		plan.Services = append(plan.Services, d)
 	}
 	slices.SortFunc(plan.Services, func(a, b system.Deployment) int { return cmp.Compare(a.Service.Name, b.Service.Name) })

@@ -25,6 +25,38 @@ type Deployment struct {
 	Service     Service      `json:"service"`     // as wanted now
 	Spec        Digest       `json:"spec"`        // what an instance is made from; see [Service.Spec]
 	Assignments []Assignment `json:"assignments"` // sorted by instance
+	Parts       *Parts       `json:"parts,omitempty"` // of a partitioned service: who owns which keys
+}
+
+// Partitions is into how many parts the keys of a partitioned service are divided, whatever its number
+// of instances: only whole partitions ever move.
+const Partitions = 4096
+
+// Parts says which instance owns each partition of a service's keys.
+type Parts struct {
+	Instances []InstanceID `json:"instances"` // owners, sorted by number
+	Owner     []int        `json:"owner"`     // [Partitions] long: index into Instances
+}
+
+// Of returns the owner of a partition, or "" when there is none.
+func (p *Parts) Of(partition int) InstanceID {
+	if p == nil || partition >= len(p.Owner) || p.Owner[partition] >= len(p.Instances) {
+		return ""
+	}
+	return p.Instances[p.Owner[partition]]
+}
+
+// Share is how many partitions an instance owns.
+func (p *Parts) Share(id InstanceID) (n int) {
+	if p == nil {
+		return 0
+	}
+	for _, i := range p.Owner {
+		if i < len(p.Instances) && p.Instances[i] == id {
+			n++
+		}
+	}
+	return n
 }
 
 // Assignment gives one instance to one node.
