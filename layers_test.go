@@ -67,6 +67,7 @@ var floors = map[string]int{
 // exceptions are imports within a floor, from → to, each with its reason.
 var exceptions = map[[2]string]string{
 	{"placement", "architecture"}: "placement reads the table of architectures",
+	{"route", "architecture"}:     "route reads the table of architectures",
 	{"identity", "system"}:        "a name holds a node's ID",
 	{"blob", "system"}:            "a blob is named by a digest of the words",
 	{"cmd/servent", "cli"}:        "main is one line",

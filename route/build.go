@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"servent/architecture"
 	"servent/system"
 )
 
@@ -57,14 +58,35 @@ func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*s
 				Local: a.Node == self, SameSite: at.Site == site})
 			continue
 		}
-		s.Coming = s.Coming || coming(d, a, f)
-		why = append(why, f.words(a))
+		away := Absent{ID: a.Instance, Node: a.Node, Coming: coming(d, a, f), Why: f.words(a)}
+		s.Absent = append(s.Absent, away)
+		s.Coming = s.Coming || away.Coming
+		why = append(why, away.Why)
 	}
 	slices.SortFunc(s.Instances, func(a, b Instance) int { return byOrdinal(a.ID, b.ID) })
 	if len(s.Instances) == 0 {
 		s.Why = reason(plan, s.Name, why)
 	}
+	s.keyed(plan, d)
 	return s
+}
+
+// keyed says where the key stands and who owns which, for a service whose keys the plan divides.
+func (s *Service) keyed(plan *system.Plan, d *system.Deployment) {
+	rule, err := ParseKey(d.Service.Key)
+	if row, _ := architecture.Of(d.Service.Architecture); err != nil || row.Key != architecture.Must {
+		return // a key that decides nothing
+	}
+	rule.Any = d.Service.NoKey == "any"
+	s.Key = rule
+	if d.Parts == nil {
+		return
+	}
+	at := &Partitioned{Parts: d.Parts, Nodes: map[system.InstanceID]system.NodeID{}, Epoch: uint64(plan.Generation)}
+	for _, a := range d.Assignments {
+		at.Nodes[a.Instance] = a.Node
+	}
+	s.Locator = at
 }
 
 // found is what is seen of an assignment.

@@ -33,7 +33,17 @@ type Service struct {
 	Instances []Instance // that may get requests now, sorted by ordinal
 	Coming    bool       // one is planned that is not ready yet: a request may wait for it
 	Why       string     // when Instances is empty: why, in words
+	Absent    []Absent   // planned, and not among Instances
+	Key       KeyRule    // where the key stands, when one decides
 	Locator   Locator    // set when a key decides, else nil
+}
+
+// Absent is an instance that is planned and may not get requests now.
+type Absent struct {
+	ID     system.InstanceID
+	Node   system.NodeID
+	Coming bool   // a request may wait for it
+	Why    string // in words
 }
 
 // Instance is one that may get requests.
@@ -126,15 +136,23 @@ type Key string
 // Location is the answer of a locator.
 type Location struct {
 	Node     system.NodeID
-	Instance system.InstanceID
-	Hops     int    // node to node, until the owner was known
-	Epoch    uint64 // of the view that was asked; the owner refuses an older one
+	Instance system.InstanceID // empty: the one on Node
+	Hops     int               // node to node, until the owner was known
+	Epoch    uint64            // of the view that was asked; the owner refuses an older one
 }
 
 // Locator finds the instance that owns a key.
 type Locator interface {
+	// Locate may ask other nodes; it returns when the owner is known, ready or not. Errors wrap
+	// [ErrNoInstance] or ctx's, or say in words what is in the way for now.
 	Locate(ctx context.Context, key Key) (Location, error)
+	// Owns checks on the owner's node, by its own view, that an instance owns a key: nil if so,
+	// [ErrBehind] when the asker's view is newer than this one, else who owns it, in words.
+	Owns(key Key, id system.InstanceID, epoch uint64) error
 }
+
+// ErrBehind: the asker's view is newer than that of the one asked.
+var ErrBehind = errors.New("this node's view is behind")
 
 // Load is what a switch knows of an instance.
 type Load struct {

@@ -9,6 +9,9 @@ type Target struct {
 	Among   []Instance
 	Coming  bool   // one is planned that is not ready yet
 	Why     string // when Among is empty: why, in words
+	Key     KeyRule
+	Locator Locator // set when a key decides who of Among it is; then see [Table.Owner]
+	Seeks   bool    // who owns the key could not be found out just now: it is worth asking again
 }
 
 // Door is what a service's door leads to.
@@ -17,7 +20,38 @@ func (t *Table) Door(name system.ServiceName) Target {
 	if svc == nil {
 		return Target{Service: name, Why: "the plan that this node follows does not name it"}
 	}
-	return Target{Service: name, Policy: svc.Switch.Policy, Among: svc.Instances, Coming: svc.Coming, Why: svc.Why}
+	return Target{Service: name, Policy: svc.Switch.Policy, Among: svc.Instances, Coming: svc.Coming, Why: svc.Why,
+		Key: svc.Key, Locator: svc.Locator}
+}
+
+// Owner narrows a target to the instance where a locator found a key. When that one is not ready, Among
+// is empty and Why says why, for this key alone.
+func (t *Table) Owner(to Target, at Location) Target {
+	all := to.Among
+	to.Among, to.Coming, to.Why = nil, false, ""
+	to.Seeks = at.Instance == "" // an overlay changes its mind without a new table
+	is := func(id system.InstanceID, node system.NodeID) bool {
+		return id == at.Instance || at.Instance == "" && node == at.Node
+	}
+	for i, in := range all {
+		if is(in.ID, in.Node) {
+			to.Among = all[i : i+1 : i+1]
+			return to
+		}
+	}
+	owner := string(at.Instance)
+	if owner == "" {
+		owner = string(at.Node)
+	}
+	to.Why = owner + ", which owns the key, has no instance"
+	if svc := t.Services[to.Service]; svc != nil {
+		for _, a := range svc.Absent {
+			if is(a.ID, a.Node) {
+				to.Coming, to.Why = a.Coming, "the owner of the key is away: "+a.Why
+			}
+		}
+	}
+	return to
 }
 
 // One is what a door to a single instance leads to: the one that pick names, or none for now.
@@ -28,6 +62,7 @@ func (t *Table) One(pick func(*Table) (Instance, bool)) Target {
 		return Target{Why: "no such instance"}
 	}
 	to := t.Door(name)
+	to.Locator = nil // the instance is chosen already
 	if ok {
 		to.Among = []Instance{in}
 		return to

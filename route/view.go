@@ -2,8 +2,7 @@ package route
 
 import (
 	"context"
-	"hash/fnv"
-	"io"
+	"fmt"
 
 	"servent/system"
 )
@@ -34,12 +33,13 @@ func (v FullView) Locate(ctx context.Context, key Key) (Location, error) {
 	return Location{Node: owner.Node, Instance: owner.ID, Epoch: v.Epoch}, nil
 }
 
-func weight(id system.InstanceID, key Key) uint64 {
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, string(id)+"\x00"+string(key)) // a hash takes every write
-	x := h.Sum64()
-	// FNV's high bits hardly change with the last bytes: finish as SplitMix64 does.
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
+// Owns implements [Locator]: all views are the same.
+func (v FullView) Owns(key Key, id system.InstanceID, _ uint64) error {
+	l, err := v.Locate(context.Background(), key)
+	if err == nil && l.Instance != id {
+		err = fmt.Errorf("%s owns the key", l.Instance)
+	}
+	return err
 }
+
+func weight(id system.InstanceID, key Key) uint64 { return mix(string(id) + "\x00" + string(key)) }

@@ -22,9 +22,9 @@ type Door struct {
 
 // Deployment is one service's part of the plan.
 type Deployment struct {
-	Service     Service      `json:"service"`     // as wanted now
-	Spec        Digest       `json:"spec"`        // what an instance is made from; see [Service.Spec]
-	Assignments []Assignment `json:"assignments"` // sorted by instance
+	Service     Service      `json:"service"`         // as wanted now
+	Spec        Digest       `json:"spec"`            // what an instance is made from; see [Service.Spec]
+	Assignments []Assignment `json:"assignments"`     // sorted by instance
 	Parts       *Parts       `json:"parts,omitempty"` // of a partitioned service: who owns which keys
 }
 

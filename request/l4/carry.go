@@ -31,7 +31,7 @@ func (s *Switch) carry(ctx context.Context, client net.Conn, aim func(*route.Tab
 	for ctx.Err() == nil {
 		changed := s.o.Changed() // before the table, so that no swap is missed
 		t := s.table()
-		to := aim(t)
+		to := s.owner(ctx, client, t, aim(t))
 		in, ok := s.choose(t, to, tried)
 		if !ok {
 			if err := hold.wait(ctx, to, changed); err != nil {
@@ -61,6 +61,23 @@ func (s *Switch) carry(ctx context.Context, client net.Conn, aim func(*route.Tab
 		tried = append(tried, place{in.ID, in.Node})
 	}
 	reset(client)
+}
+
+// owner narrows a target whose keys are sources to the instance that owns the client's address.
+func (s *Switch) owner(ctx context.Context, client net.Conn, t *route.Table, to route.Target) route.Target {
+	if to.Locator == nil {
+		return to
+	}
+	host, _, err := net.SplitHostPort(client.RemoteAddr().String())
+	if err != nil {
+		host = client.RemoteAddr().String()
+	}
+	at, err := to.Locator.Locate(ctx, route.Key(host))
+	if err != nil {
+		to.Among, to.Why, to.Seeks = nil, "the owner of the source was not found: "+err.Error(), !errors.Is(err, route.ErrNoInstance)
+		return to
+	}
+	return t.Owner(to, at)
 }
 
 func (s *Switch) giveUp(to route.Target, why error) {
@@ -145,7 +162,7 @@ type holding struct {
 // wait returns nil when it is worth looking again: after a table swap, or after a short while when
 // there are instances that refuse, as one does whose program has just ended.
 func (h *holding) wait(ctx context.Context, to route.Target, changed <-chan struct{}) error {
-	if len(to.Among) == 0 && !to.Coming {
+	if len(to.Among) == 0 && !to.Coming && !to.Seeks {
 		return fmt.Errorf("%w: %s", errNobody, to.Why)
 	}
 	if h.until == nil {
@@ -160,7 +177,7 @@ func (h *holding) wait(ctx context.Context, to route.Target, changed <-chan stru
 		h.s.o.Meter.Line(to.Service, "").Held()
 	}
 	var again <-chan time.Time
-	if len(to.Among) > 0 {
+	if len(to.Among) > 0 || to.Seeks {
 		h.pause = min(max(2*h.pause, 10*time.Millisecond), 250*time.Millisecond)
 		t := time.NewTimer(h.pause)
 		defer t.Stop()

@@ -50,6 +50,7 @@ func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance) (
 	case v == answered && err == nil:
 		s.loads.Answered(in.ID, time.Now(), x.began-begun)
 	case v == answered || v == misread || x.in.Context().Err() != nil: // the client's doing
+	case errors.Is(err, errMoved): // it answers; it is not the one
 	default:
 		s.suspect(t, to, in, unreachable, err)
 	}
@@ -97,6 +98,10 @@ func (x *exchange) there(ctx context.Context, in route.Instance) (v verdict, unr
 	}
 	x.header.Set(headerInstance, string(in.ID))
 	defer x.header.Del(headerInstance)
+	if x.keyed != nil {
+		x.keyed.set(x.header)
+		defer x.keyed.del(x.header)
+	}
 	if x.stream != nil && x.header.Get("Expect") == "" {
 		// A body that is read but once is sent when the instance is known to be there.
 		x.header.Set("Expect", "100-continue")
@@ -129,6 +134,9 @@ func (x *exchange) send(ctx context.Context, way http.RoundTripper, ep driver.En
 	}
 	defer res.Body.Close()
 	if in.Node != x.s.o.Self {
+		if why := res.Header.Get(headerMoved); why != "" {
+			return refused, false, fmt.Errorf("%w: %s", errMoved, why)
+		}
 		if why := res.Header.Get(headerRefused); why != "" {
 			return refused, false, errors.New(why)
 		}
@@ -200,7 +208,7 @@ func (x *exchange) commit(status int, header http.Header, in route.Instance, end
 func (x *exchange) stamp(h http.Header, status int, in route.Instance) {
 	x.status, x.began = status, time.Since(x.start)
 	if x.entry {
-		h.Add("Server-Timing", timing(in, x.began))
+		h.Add("Server-Timing", timing(in, x.began)+x.keyed.timing())
 	}
 }
 
@@ -245,7 +253,7 @@ func (w *insider) WriteHeader(status int) {
 		w.committed = true
 		w.ended()
 		h := w.Header()
-		for _, name := range []string{headerRefused, headerBroken, headerInstance} {
+		for _, name := range []string{headerRefused, headerBroken, headerInstance, headerMoved} {
 			h.Del(name)
 		}
 		w.x.stamp(h, status, w.in)

@@ -42,6 +42,7 @@ type exchange struct {
 	entry bool // false: another node's switch sent it here
 	start time.Time
 
+	keyed  *keyed      // set when a key decides who answers
 	header http.Header // for the next hop; each attempt gets a copy
 	small  []byte      // the body, when it is small and of known length
 	stream *stream     // the body, when it is not
@@ -149,7 +150,11 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 	for {
 		changed := s.o.Changed() // before the table, so that no swap is missed
 		t := s.table()
-		to := aim(t)
+		to, err := x.owner(t, aim(t))
+		if err != nil {
+			x.noKey(to, err)
+			return
+		}
 		in, ok := s.choose(t, to, tried)
 		if !ok {
 			err := hold.wait(x.in.Context(), to, changed)
@@ -168,7 +173,8 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		}
 		at := place{in.ID, in.Node}
 		line := s.o.Meter.Line(to.Service, in.ID)
-		v, err := x.attempt(t, to, in)
+		var v verdict
+		v, err = x.attempt(t, to, in)
 		if v == answered || v == severed {
 			took := x.began
 			line.Moved(x.moved(), x.out)
@@ -259,7 +265,7 @@ type holding struct {
 // wait returns nil when it is worth looking again: after a table swap, or after a short while when
 // there are instances that refuse, as one does whose program has just ended.
 func (h *holding) wait(ctx context.Context, to route.Target, changed <-chan struct{}) error {
-	if len(to.Among) == 0 && !to.Coming {
+	if len(to.Among) == 0 && !to.Coming && !to.Seeks {
 		return errNobody
 	}
 	if h.until == nil {
@@ -274,7 +280,7 @@ func (h *holding) wait(ctx context.Context, to route.Target, changed <-chan stru
 		h.s.o.Meter.Line(to.Service, "").Held()
 	}
 	var again <-chan time.Time
-	if len(to.Among) > 0 {
+	if len(to.Among) > 0 || to.Seeks {
 		h.pause = min(max(2*h.pause, 10*time.Millisecond), 250*time.Millisecond)
 		t := time.NewTimer(h.pause)
 		defer t.Stop()

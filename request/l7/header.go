@@ -20,6 +20,9 @@ const (
 	headerContinue = "Servent-Continue" // of a request: "Expect: 100-continue" is the sending node's, not the client's
 	headerRefused  = "Servent-Refused"  // of an answer: why the instance never saw the request
 	headerBroken   = "Servent-Broken"   // of an answer: why the instance's answer broke
+	headerKey      = "Servent-Key"      // of a request: its key, escaped as in a query
+	headerEpoch    = "Servent-Epoch"    // of a request: of the view by which the instance owns the key
+	headerMoved    = "Servent-Moved"    // of an answer: who owns the key instead, in words
 )
 
 // hopByHop are the headers of one connection: RFC 9110 §7.6.1, and the older ones that it obsoletes.

@@ -10,14 +10,20 @@ import (
 
 // Peer answers requests that another node's switch sent here. The header Servent-Instance names the
 // instance; it is served here or not at all: never sent on, so that requests cannot go in circles. When
-// the instance never saw the request the answer is 421 with the reason in Servent-Refused, when its
-// answer broke 502 with the reason in Servent-Broken: then the other node decides.
+// the instance never saw the request the answer is 421 with the reason in Servent-Refused, or in
+// Servent-Moved when it does not own the key by this node's view; when its answer broke 502 with the
+// reason in Servent-Broken: then the other node decides.
 func (s *Switch) Peer() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := system.InstanceID(r.Header.Get(headerInstance))
 		name, _, err := id.Split()
 		if err != nil || len(r.Header[headerInstance]) != 1 {
 			refuse(w, http.StatusBadRequest, fmt.Sprintf("want one header %s: SERVICE/NUMBER, have %q", headerInstance, r.Header[headerInstance]), "")
+			return
+		}
+		if err := s.owns(r, name, id); err != nil {
+			w.Header().Set(headerMoved, words(err))
+			refuse(w, http.StatusMisdirectedRequest, fmt.Sprintf("%s does not own the key: %v", id, err), "")
 			return
 		}
 		x := s.exchange(w, r, false)
