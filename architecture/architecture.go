@@ -75,7 +75,7 @@ var Table = []Row{
 	{Word: system.Replicated, Textbook: "horizontal distribution, clustered servers", Where: SomeNodes, Way: ToAny, Key: May, Data: anyData, By: anyLayer, Built: true,
 		Theory:  "throughput grows with n until the switch or what the instances share is the bound; one lost instance costs 1/n",
 		Drawing: "          ┌▶ [instance 1]\nclient ──▶┼▶ [instance 2]\n          └▶ [instance n]"},
-	{Word: system.Partitioned, Textbook: "partitioning, replication", Where: SomeNodes, Way: ToOwner, Key: Must, Copies: May, Data: anyData, By: []system.By{system.ByRequest, system.ByConnection},
+	{Word: system.Partitioned, Textbook: "partitioning, replication", Where: SomeNodes, Way: ToOwner, Key: Must, Copies: May, Data: anyData, By: []system.By{system.ByRequest, system.ByConnection}, Built: true,
 		Theory:  "throughput grows with n until the hottest key's owner is the bound; a lost node costs its keys' share",
 		Drawing: "          ┌▶ [keys 0…⅓]\nclient ──▶┼▶ [keys ⅓…⅔]\n key      └▶ [keys ⅔…1]"},
 	{Word: system.Ring, Textbook: "ring", Where: EveryNode, Way: Neighbours, Key: Must, Copies: May, Data: anyData, By: requests,

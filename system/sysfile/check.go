@@ -189,6 +189,8 @@ func (c checker) keys() {
 		c.bad(c.x("copies"), "%s keeps no copies of keys; these do: %s", s.Architecture, words(withCopies()))
 	} else if s.Copies > 1 && !s.Idempotent && s.Software.Kind != system.Builtin {
 		c.bad(c.x("copies"), "copies of a program's keys need idempotent: true, because a write is repeated to every copy")
+	} else if s.Copies > 1 && s.Software.Kind != system.Builtin {
+		c.unbuilt(c.x("copies"), "copies of a program's keys are not built yet; leave copies out: each key has one owner")
 	}
 	if s.Software.Kind != system.Builtin && !slices.Contains(c.row.Data, s.Data.Kind) {
 		at := c.x("data")
