@@ -65,7 +65,14 @@ type NodeMeter struct {
 	At      time.Time     `json:"at"`
 	Rows    []meter.Row   `json:"rows"`
 	Station *Station      `json:"station,omitempty"` // of an emulated node
+	Link    Traffic       `json:"link"`              // with all other nodes, control's own included
 	Error   string        `json:"error,omitempty"`   // why it did not answer; then there are no rows
+}
+
+// Traffic is what went between a node and all others. Bytes are those on the wire.
+type Traffic struct {
+	Sent     int64 `json:"sent_bytes"`
+	Received int64 `json:"received_bytes"`
 }
 
 // Station is what an emulated node's station says of itself.

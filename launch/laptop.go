@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 type Options struct {
 	Folder  Folder
 	Command []string        // program and arguments that become a node
+	Blobs   string          // folder of bytes by digest; empty: the folder's own
 	Control string          // an etcd of the user's, etcd://host:port; empty: as the last time, at first one of our own
 	Console http.Handler    // pages of the admin door; nil: none
 	Kill    <-chan struct{} // closed after ctx ended: end everything at once, open requests or not; nil: never
@@ -123,7 +125,7 @@ func newLaptop(o Options) (*laptop, error) {
 	}
 	l := &laptop{opt: o, view: &control.View{}, began: time.Now(), turn: make(chan struct{}, 1)}
 	l.news.init()
-	l.nodes = &nodes{folder: o.Folder, command: o.Command, kept: kept, children: map[system.NodeID]*child{},
+	l.nodes = &nodes{folder: o.Folder, command: o.Command, blobs: cmp.Or(o.Blobs, o.Folder.Blobs()), kept: kept, children: map[system.NodeID]*child{},
 		claims: claims{}, wake: make(chan struct{}, 1), changed: l.news.tell, log: o.Log}
 	if l.us, err = newOperator(kept.Cluster, ca, l.nodes.Servers, l.nodes.Resolve, o.Log); err != nil {
 		return nil, err

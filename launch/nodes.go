@@ -20,6 +20,7 @@ import (
 type nodes struct {
 	folder  Folder
 	command []string // program and arguments that become a node
+	blobs   string   // folder of bytes by digest
 	issue   func(identity.Role, system.NodeID) (identity.Credential, error)
 	changed func() // tells that State did
 	log     *slog.Logger
@@ -173,7 +174,7 @@ func (ns *nodes) boot(id system.NodeID) (node.Boot, error) {
 	}
 	index := kept.Index[id]
 	b := node.Boot{Credential: cred, ID: id, Role: role, Emulated: true, Control: kept.Control,
-		Dir: ns.folder.node(id), ControlDir: ns.folder.control(), Blobs: ns.folder.Blobs(),
+		Dir: ns.folder.node(id), ControlDir: ns.folder.control(), Blobs: ns.blobs,
 		Host: kept.host(index), PortBase: kept.portBase(index), Groups: sys.Nodes}
 	at, _ := kept.address(kept.Server)
 	for _, e := range nodesOf(sys) {

@@ -34,6 +34,10 @@ func (n *Node) serveMeter(w http.ResponseWriter, _ *http.Request) {
 		r := n.place.Report()
 		m.Station = &admin.Station{Served: r.Served, Passed: r.Passed, Late: r.Late, LateShare: r.LateShare, ValidRate: r.ValidRate}
 	}
+	for _, c := range n.link.Counters() {
+		m.Link.Sent += c.Sent.Bytes
+		m.Link.Received += c.Received.Bytes
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(m) // the caller is gone
 }
