@@ -2,6 +2,7 @@ package admin
 
 import (
 	"cmp"
+	"fmt"
 	"net"
 	"reflect"
 	"slices"
@@ -128,6 +129,29 @@ func NewState(v *control.View, machines []NodeState, published []Published) Stat
 	}
 	s.Settled = settled(v, &s)
 	return s
+}
+
+// tooManyRestarts of one instance while the system settles.
+const tooManyRestarts = 3
+
+// Hopeless is why it is of no use to wait longer for the system to settle, or nil.
+func (s *State) Hopeless() error {
+	for _, in := range s.Instances {
+		if in.State == system.StateFailed || in.State == system.StateBackoff && in.Restarts >= tooManyRestarts {
+			return &system.Hint{Err: fmt.Errorf("%s does not run on %s: %s", in.Instance, in.Node, in.Why), Next: "servent logs " + string(in.Instance)}
+		}
+	}
+	for _, r := range s.Refused {
+		return &system.Hint{Err: fmt.Errorf("no room for %s of %s: %s", plural(r.Missing), r.Service, r.Reason), Next: "servent explain " + string(r.Service)}
+	}
+	return nil
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return "1 instance"
+	}
+	return strconv.Itoa(n) + " instances"
 }
 
 // node returns a node, or nil.

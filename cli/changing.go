@@ -21,7 +21,7 @@ func (e *env) downCmd() *cobra.Command {
 		Short: "Stop everything; data stays",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, running := e.running(cmd.Context())
+			client, running := e.folder().Answers(cmd.Context())
 			switch {
 			case running:
 			case !e.folder().Free():

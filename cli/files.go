@@ -125,7 +125,7 @@ func (e *env) planCmd() *cobra.Command {
 				return err
 			}
 			var lines []placement.Line
-			if client, running := e.running(cmd.Context()); running {
+			if client, running := e.folder().Answers(cmd.Context()); running {
 				lines, err = client.Plan(cmd.Context(), res.System)
 			} else {
 				lines = placement.Diff(nil, placement.Next(placement.Input{System: res.System, Nodes: launch.Preview(res.System)}).Plan)

@@ -18,11 +18,6 @@ import (
 	"servent/system"
 )
 
-const (
-	tooManyRestarts = 3 // of one instance while the system settles
-	doorWait        = 15 * time.Second
-)
-
 func (e *env) upCmd() *cobra.Command {
 	var o upOptions
 	cmd := &cobra.Command{
@@ -59,7 +54,7 @@ func (e *env) up(ctx context.Context, o upOptions) error {
 	if err := e.bundle(ctx, res.System); err != nil {
 		return err
 	}
-	client, running := e.running(ctx)
+	client, running := e.folder().Answers(ctx)
 	if running {
 		return e.change(ctx, client, res.System, o)
 	}
@@ -81,18 +76,6 @@ func (e *env) bundle(ctx context.Context, sys *system.System) error {
 			fmt.Fprintf(e.err, "%s  %s …\n", s.Service, s.Text)
 		}
 	})
-}
-
-// running says whether a system answers in the folder.
-func (e *env) running(ctx context.Context) (*admin.Client, bool) {
-	client, err := e.client()
-	if err != nil {
-		return nil, false
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	_, err = client.State(ctx)
-	return client, err == nil
 }
 
 // change hands an edited file to the running system and shows it settle.
@@ -122,7 +105,7 @@ func (e *env) upHere(ctx context.Context, sys *system.System, o upOptions) error
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- e.runLaptop(ctx, log, o.control) }()
-	client, err := e.await(ctx, ended)
+	client, err := e.folder().Await(ctx, ended)
 	if err != nil { // it has ended, or ends now
 		cancel()
 		return errors.Join(err, <-ended)
@@ -197,7 +180,7 @@ func (e *env) upDetached(ctx context.Context, sys *system.System, o upOptions) e
 	if err != nil {
 		return err
 	}
-	client, err := e.await(ctx, ended)
+	client, err := e.folder().Await(ctx, ended)
 	if err != nil {
 		return err
 	}
@@ -212,28 +195,6 @@ func (e *env) upDetached(ctx context.Context, sys *system.System, o upOptions) e
 		e.awaitEnd(stop)
 	}
 	return err
-}
-
-// await returns a client as soon as the admin door answers.
-func (e *env) await(ctx context.Context, ended <-chan error) (*admin.Client, error) {
-	late := time.After(doorWait)
-	for {
-		if client, ok := e.running(ctx); ok {
-			return client, nil
-		}
-		select {
-		case err := <-ended:
-			if err == nil {
-				err = &system.Hint{Err: errors.New("the system ended at once"), Next: "cat " + near(e.folder().Log("laptop"))}
-			}
-			return nil, err
-		case <-late:
-			return nil, &system.Hint{Err: errors.New("the admin door did not open"), Next: "cat " + near(e.folder().Log("laptop"))}
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
 }
 
 // awaitEnd returns when the folder's system has ended.
@@ -269,7 +230,7 @@ func (e *env) settle(ctx context.Context, client *admin.Client, o upOptions) err
 		if s.Settled {
 			return errSettled
 		}
-		return hopeless(s)
+		return s.Hopeless()
 	})
 	view.end()
 	switch {
@@ -283,19 +244,6 @@ func (e *env) settle(ctx context.Context, client *admin.Client, o upOptions) err
 }
 
 var errNotReady = errors.New("not ready")
-
-// hopeless is why waiting longer is of no use, or nil.
-func hopeless(s admin.State) error {
-	for _, in := range s.Instances {
-		if in.State == system.StateFailed || in.State == system.StateBackoff && in.Restarts >= tooManyRestarts {
-			return &system.Hint{Err: fmt.Errorf("%s does not run on %s: %s", in.Instance, in.Node, in.Why), Next: "servent logs " + string(in.Instance)}
-		}
-	}
-	for _, r := range s.Refused {
-		return &system.Hint{Err: fmt.Errorf("no room for %s of %s: %s", count(r.Missing, "instance"), r.Service, r.Reason), Next: "servent explain " + string(r.Service)}
-	}
-	return nil
-}
 
 // notReady is all that is known of why a system did not become ready in time.
 func notReady(f launch.Folder, s admin.State, wait time.Duration) error {
