@@ -309,7 +309,8 @@ type Compare struct {
 	Service  ServiceName       `json:"service,omitempty"`
 	Variants []Variant         `json:"variants,omitempty"`
 	Load     Load              `json:"load"`
-	Goal     map[string]string `json:"goal,omitempty"` // p99: 100ms, errors: 0.1%, survive: 1 node
+	Check    string            `json:"check,omitempty"` // auto (default), counter, kv, set, hash, none
+	Goal     map[string]string `json:"goal,omitempty"`  // p99: 100ms, errors: 0.1%, survive: 1 node
 	Pos      Pos               `json:"pos"`
 }
 
@@ -324,7 +325,9 @@ type Load struct {
 	Open    string             `json:"open,omitempty"`   // 50..2000/s
 	Closed  string             `json:"closed,omitempty"` // clients
 	Mix     []MixEntry         `json:"mix,omitempty"`
-	Keys    string             `json:"keys,omitempty"` // zipf 0.99 of 1e5
+	Send    string             `json:"send,omitempty"`   // of a TCP service: one request
+	Expect  string             `json:"expect,omitempty"` // of it: line (default), end, a number of bytes
+	Keys    string             `json:"keys,omitempty"`   // zipf 0.99 of 1e5
 	Preload bool               `json:"preload,omitempty"`
 	From    map[string]float64 `json:"from,omitempty"` // site → share, 0…1
 }

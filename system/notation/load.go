@@ -37,6 +37,17 @@ func Clients(s string) (string, error) {
 	return s, nil
 }
 
+// Expect reads how an answer over TCP ends: line, end, or a number of bytes.
+func Expect(s string) (string, error) {
+	if s == "" || s == "line" || s == "end" {
+		return s, nil
+	}
+	if n, err := Count(s); err != nil || n < 1 {
+		return "", wrong("the end of an answer: line, end or a number of bytes", s)
+	}
+	return s, nil
+}
+
 var keysForm = regexp.MustCompile(`^(?:zipf ([0-9.]+)|uniform) of ([0-9.eE+]+)$`)
 
 // Keys reads which of how many keys a load asks for: zipf 0.99 of 1e5, uniform of 1000.

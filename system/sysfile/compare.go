@@ -25,6 +25,8 @@ func compare(v value, s *system.System) *system.Compare {
 		Open:    read(load.key("open"), notation.Arrivals),
 		Closed:  read(load.key("closed"), notation.Clients),
 		Keys:    read(load.key("keys"), notation.Keys),
+		Send:    load.key("send").text(),
+		Expect:  read(load.key("expect"), notation.Expect),
 		Preload: read(load.key("preload"), notation.Truth),
 		Mix:     mix(load.key("mix")),
 		From:    from(load.key("from"), s),
@@ -32,6 +34,10 @@ func compare(v value, s *system.System) *system.Compare {
 	if c.Load.Open != "" && c.Load.Closed != "" {
 		load.key("closed").wrong("want an open or a closed load, have both")
 	}
+	if c.Load.Send != "" && len(c.Load.Mix) > 0 {
+		load.key("send").wrong("want a mix of HTTP requests or what is sent over TCP, have both")
+	}
+	c.Check = v.key("check").text()
 	goal := v.key("goal")
 	for _, name := range goal.keys() {
 		if c.Goal == nil {

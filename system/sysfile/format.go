@@ -22,6 +22,7 @@ var formats = map[string]func(string) error{
 	"servent-constraint":  check(notation.Constraint),
 	"servent-count":       check(notation.Count),
 	"servent-duration":    check(notation.Duration),
+	"servent-expect":      check(notation.Expect),
 	"servent-key":         check(notation.Key),
 	"servent-keys":        check(notation.Keys),
 	"servent-line":        check(notation.CommandLine),

@@ -26,10 +26,6 @@ func (f *file) notes(s *system.System) {
 		f.noteVolumes(one.Name)
 		f.noteIdle(one)
 	}
-	for _, g := range s.Nodes {
-		f.noteIf(path{"x-servent", "nodes", g.Name, "price"}, "kept for servent compare; servent up does not read it")
-	}
-	f.noteIf(path{"x-servent", "compare"}, "kept for servent compare; servent up does not read it")
 }
 
 // noteIf notes a key where it is said.
