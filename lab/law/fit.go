@@ -324,37 +324,77 @@ func golden(f func(float64) float64, a, b, width float64) float64 {
 	return (a + b) / 2
 }
 
-// leastUSL searches over a and b with α = a² (at most 1) and β = b², so that neither can be negative.
+// leastUSL starts where Amdahl's law is best and at three more places; the surface has few hollows.
 func (g groups) leastUSL(from *Params) (Params, float64) {
-	params := func(x []float64) Params {
-		return Params{Alpha: math.Min(1, x[0]*x[0]), Beta: x[1] * x[1]}
-	}
-	f := func(x []float64) float64 {
-		_, r := g.scale(USL, params(x))
-		return r
-	}
 	if from != nil { // a bootstrap's samples are near the ones that it knows
-		best, low := lowest(f, []float64{math.Sqrt(from.Alpha) + 1e-3, math.Sqrt(from.Beta) + 1e-4}, 0.01, 1e-6)
-		return g.edge(f, params, best, low)
+		return g.descend(*from)
 	}
-	amdahl, low := g.leastAmdahl(nil)
-	best := []float64{math.Sqrt(amdahl.Alpha), 0}
-	for _, start := range [][]float64{{math.Sqrt(amdahl.Alpha), 0.01}, {0.01, 1 / g.largest()}, {0.3, 0.3 / g.largest()}} {
-		if x, r := lowest(f, start, 0.02, 1e-10); r < low {
-			best, low = x, r
+	amdahl, _ := g.leastAmdahl(nil)
+	last := g.largest()
+	best, rss := g.descend(amdahl)
+	for _, start := range []Params{{Beta: 1 / (last * last)}, {Alpha: 0.01, Beta: 1 / last}, {Alpha: 0.3, Beta: 0.1 / (last * last)}} {
+		if p, r := g.descend(start); r < rss {
+			best, rss = p, r
 		}
 	}
-	return g.edge(f, params, best, low)
+	return best, rss
 }
 
-// edge puts a parameter at 0 where that costs nothing: the search only comes near it.
-func (g groups) edge(f func([]float64) float64, params func([]float64) Params, best []float64, low float64) (Params, float64) {
-	for i := range best {
-		edge := slices.Clone(best)
-		edge[i] = 0
-		if r := f(edge); r <= low+1e-15 {
-			best, low = edge, r
+// descend follows Levenberg and Marquardt (SIAM J. Appl. Math. 11(2), 1963) from a USL to one nearby that leaves
+// least, within 0 ≤ α ≤ 1 and 0 ≤ β: what would leave these bounds stops at them, and what pushes against one
+// is held there. λ is eliminated at every step (variable projection: Golub and Pereyra, SIAM J. Numer. Anal.
+// 10(2), 1973), which on logarithms means that residuals and slopes are taken about their means.
+func (g groups) descend(p Params) (Params, float64) {
+	p, rss := g.scale(USL, p)
+	damping := 1e-3
+	for range 200 {
+		h, slope := g.slopes(p)
+		freeA := !(p.Alpha <= 0 && slope[0] >= 0) && !(p.Alpha >= 1 && slope[0] <= 0)
+		freeB := !(p.Beta <= 0 && slope[1] >= 0)
+		a, b := h[0]*(1+damping), h[2]*(1+damping)
+		next := p
+		switch det := a*b - h[1]*h[1]; {
+		case freeA && freeB && det > 0:
+			next.Alpha -= (b*slope[0] - h[1]*slope[1]) / det
+			next.Beta -= (a*slope[1] - h[1]*slope[0]) / det
+		case freeA && a > 0:
+			next.Alpha -= slope[0] / a
+		case freeB && b > 0:
+			next.Beta -= slope[1] / b
+		default:
+			return p, rss
+		}
+		next.Alpha, next.Beta = math.Min(math.Max(next.Alpha, 0), 1), math.Max(next.Beta, 0)
+		next, left := g.scale(USL, next)
+		if !(left < rss) {
+			if damping *= 8; damping > 1e12 {
+				break
+			}
+			continue
+		}
+		gained := rss - left
+		p, rss, damping = next, left, damping/8
+		if gained <= 1e-13*rss {
+			break
 		}
 	}
-	return g.scale(USL, params(best))
+	return p, rss
+}
+
+// slopes are those of half the squares left by a USL towards α and β, with the three different entries of the
+// Gauss–Newton matrix.
+func (g groups) slopes(p Params) (h [3]float64, slope [2]float64) {
+	var count, r, a, b float64 // weighted means so far, by Welford
+	for i, n := range g.n {
+		below := 1 + p.Alpha*(n-1) + p.Beta*n*(n-1)
+		w := g.count[i]
+		count += w
+		dr := g.mean[i] - g.logN[i] + math.Log(below) - r
+		da, db := (n-1)/below-a, n*(n-1)/below-b
+		r, a, b = r+dr*w/count, a+da*w/count, b+db*w/count
+		w *= 1 - w/count // the part of the product of two gaps that is left once the means have moved
+		h[0], h[1], h[2] = h[0]+w*da*da, h[1]+w*da*db, h[2]+w*db*db
+		slope[0], slope[1] = slope[0]+w*dr*da, slope[1]+w*dr*db
+	}
+	return h, slope
 }

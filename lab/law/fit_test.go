@@ -121,7 +121,7 @@ func TestUSLAgainstR(t *testing.T) {
 		}
 		return sum
 	}
-	x, _ := lowest(plain, []float64{65, 0.1, 0.01}, 0.05, 1e-12)
+	x, _ := lowest(plain, []float64{65, 0.1, 0.01}, 0.05)
 	p := Params{Lambda: x[0], Alpha: x[1] * x[1], Beta: x[2] * x[2]}
 	if !near(p.Lambda, 89.9952382, 1e-4) || !near(p.Alpha, 0.0277285, 1e-4) || !near(p.Beta, 0.0001044, 1e-3) {
 		t.Errorf("plain residuals: %+v, want R's λ 89.9952, α 0.0277285, β 0.0001044", p)

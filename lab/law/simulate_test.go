@@ -63,7 +63,7 @@ func TestSimulateAgainstQueues(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := run(t, Setup{Seed: 1, Architecture: system.Single, Nodes: 1, Workers: tt.workers, Service: tt.service, Rate: tt.rate, Poisson: true, Requests: 300_000})
+			o := run(t, Setup{Seed: 1, Architecture: system.Single, Nodes: 1, Workers: tt.workers, Service: tt.service, Rate: tt.rate, Poisson: true, Requests: 120_000})
 			if !near(o.Response.Seconds(), q.Response, 0.04) || !near(o.Rate, tt.rate, 0.01) || !near(o.Busy[0], q.Utilisation, 0.02) {
 				t.Errorf("response %v at %v/s, busy %v; theory %.4fs, %v", o.Response, o.Rate, o.Busy[0], q.Response, q.Utilisation)
 			}
@@ -95,7 +95,7 @@ func TestSimulateAgainstMVA(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			tt.setup.Service, tt.setup.Requests = Exponential(20*ms), 100_000
+			tt.setup.Service, tt.setup.Requests = Exponential(20*ms), 50_000
 			want, err := MVA(tt.station, tt.setup.Clients, tt.think)
 			if err != nil {
 				t.Fatal(err)
@@ -137,7 +137,7 @@ func TestSimulateAgainstExpect(t *testing.T) {
 			s := tt.setup
 			s.Architecture, s.Service, s.Pass = tt.a, Fixed(20*ms), 2*ms
 			s.Clients = 256 * s.Nodes // enough to do for every station
-			s.Requests, s.Warm = 40_000, 30_000
+			s.Requests, s.Warm = 20_000, 15_000
 			c := Cluster{Nodes: s.Nodes, Workers: s.Workers, Rate: 50, RingReply: s.RingReply}
 			if s.Keys.Count > 0 {
 				shares, err := s.Keys.Shares(s.Nodes)
@@ -246,7 +246,7 @@ func TestOverloadServesCapacity(t *testing.T) {
 
 func TestFasterChoices(t *testing.T) {
 	p90 := func(policy string) time.Duration {
-		return run(t, Setup{Seed: 1, Architecture: system.Replicated, Policy: policy, Nodes: 8, Switch: time.Microsecond, Service: Exponential(20 * ms), Rate: 320, Poisson: true, Requests: 100_000}).P90
+		return run(t, Setup{Seed: 1, Architecture: system.Replicated, Policy: policy, Nodes: 8, Switch: time.Microsecond, Service: Exponential(20 * ms), Rate: 320, Poisson: true, Requests: 50_000}).P90
 	}
 	random, two, least := p90("random"), p90("p2c"), p90("leastconn")
 	if !(least < two && two < random) {
