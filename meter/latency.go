@@ -1,6 +1,7 @@
 package meter
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -64,6 +65,16 @@ func (r *recorder) latency() Latency {
 	return l
 }
 
+// Histogram counts latencies outside a [Book]. The zero value is ready; all methods may be called from many
+// goroutines.
+type Histogram struct{ counts recorder }
+
+// Record counts one latency.
+func (h *Histogram) Record(d time.Duration) { h.counts.record(d) }
+
+// Latency is what was counted so far. Counters are read one by one.
+func (h *Histogram) Latency() Latency { return h.counts.latency() }
+
 // Latency is a distribution: how often which latency was seen, sorted. Two add up exactly.
 type Latency []Bin
 
@@ -121,6 +132,23 @@ func (l Latency) Mean() time.Duration {
 	}
 	return 0
 }
+
+// Add counts one more latency. It looks for its place in a sorted list: right for the few latencies of a
+// tenth of a second; a [Histogram] is for many, and for more than one goroutine.
+func (l *Latency) Add(d time.Duration) {
+	micros := upper(bucket(d))
+	i, found := slices.BinarySearchFunc(*l, micros, func(b Bin, micros int64) int { return cmp.Compare(b.Micros, micros) })
+	if !found {
+		*l = slices.Insert(*l, i, Bin{Micros: micros})
+	}
+	(*l)[i].Count++
+}
+
+// Plus adds up two distributions.
+func (l Latency) Plus(o Latency) Latency { return l.plus(o, 1) }
+
+// Max is the highest latency, to two digits; 0 when there are none.
+func (l Latency) Max() time.Duration { return l.Quantile(1) }
 
 func (l Latency) plus(o Latency, sign int64) Latency {
 	if len(o) == 0 {
