@@ -11,18 +11,27 @@ import (
 
 // scaled is a system on so many nodes, in the proportions of its groups, with as many instances of the
 // compared service as its architecture can use: one a node. What is published is published nowhere, since
-// several stages stand side by side; the load enters by the nodes' own doors.
-func scaled(sys *system.System, service system.ServiceName, nodes int) *system.System {
+// several stages stand side by side; the load enters by the nodes' own doors. Scaled up instead of out it
+// is one node, with so many times the workers.
+func (v *Variant) scaled(service system.ServiceName, nodes int) *system.System {
+	sys := v.System
 	out := *sys
 	out.Compare = nil
 	out.Nodes = nil
 	for i, n := range divide(sys.Nodes, nodes) {
+		g := sys.Nodes[i]
+		if v.Up {
+			g.Count, g.Capacity.Workers = 1, nodes*max(1, g.Capacity.Workers)
+			out.Nodes = append(out.Nodes, g)
+			nodes = 1
+			break
+		}
 		if n > 0 {
-			g := sys.Nodes[i]
 			g.Count = n
 			out.Nodes = append(out.Nodes, g)
 		}
 	}
+	first := system.NodeID(out.Nodes[0].Name + "-1") // answers for control, too
 	out.Services = slices.Clone(sys.Services)
 	for i := range out.Services {
 		s := &out.Services[i]
@@ -36,6 +45,11 @@ func scaled(sys *system.System, service system.ServiceName, nodes int) *system.S
 		if row, _ := architecture.Of(s.Architecture); row.Where == architecture.SomeNodes {
 			s.Replicas, s.Scale.Min, s.Scale.Max = nodes, nodes, nodes
 			s.Placement.MaxPerNode = 0
+		}
+		if row, _ := architecture.Of(s.Architecture); row.Where == architecture.OneNode && nodes > 1 {
+			// The node that is killed must not be the one that answers for control: what an architecture
+			// survives is measured, not what control does.
+			s.Placement.Constraints = append(slices.Clone(s.Placement.Constraints), system.Constraint{Attribute: "node.id", Not: true, Value: string(first)})
 		}
 	}
 	return &out

@@ -1,0 +1,310 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"servent/lab"
+	"servent/lab/report"
+	"servent/lab/result"
+	"servent/launch"
+	"servent/system"
+	"servent/system/sysfile"
+)
+
+type compareOptions struct {
+	vary    []string
+	service string
+	nodes   string
+	repeats int
+	noFault bool
+	seed    uint64
+}
+
+func (e *env) compareCmd() *cobra.Command {
+	var o compareOptions
+	cmd := &cobra.Command{
+		Use:   "compare [FOLDER|FILE]",
+		Short: "Run one application under several variants and say which one scales",
+		Long: "Compare runs the file's application, unchanged, under several variants on emulated nodes of this machine, all under\n" +
+			"the same load: by default under every architecture that its keys and software allow, on 1, 2 and 4 nodes. It says\n" +
+			"which variant scales, whether the answers were right, and what the death of a node costs.\n" +
+			"The file's x-servent.compare sets service, variants, load, check and goal; flags win over it.",
+		Example: "  servent compare\n  servent compare --vary architecture=single,partitioned --nodes 1,2,3",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := e.at(args); err != nil {
+				return err
+			}
+			return e.compare(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&o.vary, "vary", nil, "`PATH=A,B` a key of the service's x-servent and the values it takes; more than once for every combination")
+	f.StringVar(&o.service, "service", "", "the `SERVICE` that is varied; the file's, or the only one with a key, by default")
+	f.StringVar(&o.nodes, "nodes", "", "numbers of nodes, like 1,2,4")
+	f.IntVar(&o.repeats, "repeats", 6, "turns of every variant on every number of nodes; fewer than 6 give no interval of 95 %")
+	f.BoolVar(&o.noFault, "no-fault", false, "kill no node at the end")
+	f.Uint64Var(&o.seed, "seed", 1, "of every draw; one seed sends the same requests again")
+	return cmd
+}
+
+func (e *env) compare(ctx context.Context, o compareOptions) error {
+	base, err := e.load(ctx)
+	if err != nil {
+		return err
+	}
+	lo := lab.Options{Files: base.Files, Repeats: o.repeats, NoFault: o.noFault, Seed: o.seed, Version: Version, Service: system.ServiceName(o.service)}
+	if lo.Service == "" {
+		if lo.Service, err = lab.Subject(base.System); err != nil {
+			return err
+		}
+	}
+	if base.System.Service(lo.Service) == nil {
+		return misuse{fmt.Errorf("no service %q in the file", lo.Service)}
+	}
+	if lo.Nodes, err = numbers(o.nodes); err != nil {
+		return err
+	}
+	if o.repeats < 1 {
+		return misuse{errors.New("repeats: want 1 or more")}
+	}
+	if err := e.bundle(ctx, base.System); err != nil {
+		return err
+	}
+	state := e.folder()
+	lo.Dir, lo.Blobs = filepath.Join(string(state), "lab"), state.Blobs()
+	if lo.Variants, err = e.variants(ctx, base, lo.Service, o.vary); err != nil {
+		return err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	lo.Command = []string{exe, nodeVerb}
+	logFile, err := launch.OpenLog(state.Log("lab"))
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	lo.Log = slog.New(slog.NewTextHandler(logFile, nil))
+	lo.Tell = e.progress()
+	res, err := lab.Run(ctx, lo)
+	e.clearLine()
+	if err != nil {
+		return err
+	}
+	return e.compared(ctx, res, string(state))
+}
+
+// compared writes a result down and shows it.
+func (e *env) compared(ctx context.Context, res *result.Result, state string) error {
+	dir, err := lab.Folder(state)
+	if err == nil {
+		err = res.Write(dir)
+	}
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.print(res)
+	}
+	o := report.Options{Report: near(filepath.Join(dir, result.FileName))}
+	if f, ok := e.out.(*os.File); ok && terminal(e.out) {
+		o.Color = os.Getenv("NO_COLOR") == ""
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
+			o.Width = w
+		}
+	}
+	if best := res.Verdict.Best; best != "" && res.Verdict.Kind == "winner" {
+		o.Next = append(o.Next, report.Next{Command: "servent" + e.where() + " apply " + shellWord(best), Why: "writes it into " + near(res.Files[0])})
+	}
+	if err := report.Terminal(e.out, res, o); err != nil {
+		return err
+	}
+	return ctx.Err() // a comparison that was interrupted has failed, but what it measured is there
+}
+
+func shellWord(s string) string {
+	if strings.ContainsAny(s, " ") {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+// progress shows how far a comparison is: one line that changes on a terminal, else a line every few seconds.
+func (e *env) progress() func(lab.Progress) {
+	var last time.Time
+	return func(p lab.Progress) {
+		line := fmt.Sprintf("%3.0f %%  %s", 100*p.Share, p.Text)
+		if p.Left > 0 {
+			line += fmt.Sprintf("  (%s left)", p.Left)
+		}
+		switch {
+		case terminal(e.err):
+			fmt.Fprintf(e.err, "\r\x1b[2K%s", line)
+		case time.Since(last) > 10*time.Second:
+			last = time.Now()
+			fmt.Fprintln(e.err, line)
+		}
+	}
+}
+
+func (e *env) clearLine() {
+	if terminal(e.err) {
+		fmt.Fprint(e.err, "\r\x1b[2K")
+	}
+}
+
+// numbers reads 1,2,4.
+func numbers(text string) ([]int, error) {
+	var out []int
+	for word := range strings.SplitSeq(text, ",") {
+		if text == "" {
+			break
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(word))
+		if err != nil || n < 1 || n > 64 {
+			return nil, misuse{fmt.Errorf("nodes: want numbers from 1 to 64 like 1,2,4, have %q", text)}
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// variants loads the file once for every combination of values. One that the file's declarations forbid is
+// kept with the reason.
+func (e *env) variants(ctx context.Context, base *sysfile.Result, service system.ServiceName, words []string) ([]lab.Variant, error) {
+	axes, err := axes(base.System, service, words)
+	if err != nil {
+		return nil, err
+	}
+	all := []lab.Variant{{Set: map[string]string{}}}
+	for _, a := range axes {
+		var next []lab.Variant
+		for _, v := range all {
+			for _, value := range a.Values {
+				set := maps.Clone(v.Set)
+				set[a.Path] = value
+				next = append(next, lab.Variant{Name: strings.TrimSpace(v.Name + " " + value), Set: set})
+			}
+		}
+		all = next
+	}
+	for i := range all {
+		if err := e.variant(ctx, base, service, &all[i]); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// axes are the paths that vary and their values: those of the flags, else of the file, else the architectures.
+func axes(sys *system.System, service system.ServiceName, words []string) ([]system.Variant, error) {
+	var out []system.Variant
+	for _, w := range words {
+		path, values, ok := strings.Cut(w, "=")
+		if !ok || path == "" || values == "" {
+			return nil, misuse{&system.Hint{Err: fmt.Errorf("vary: want PATH=A,B, have %q", w), Next: "servent compare --vary architecture=single,replicated"}}
+		}
+		if slices.ContainsFunc(out, func(v system.Variant) bool { return v.Path == path }) {
+			return nil, misuse{fmt.Errorf("vary: %s stands twice", path)}
+		}
+		out = append(out, system.Variant{Path: path, Values: strings.Split(values, ",")})
+	}
+	switch {
+	case len(out) > 0:
+	case sys.Compare != nil && len(sys.Compare.Variants) > 0:
+		out = sys.Compare.Variants
+	default:
+		out = []system.Variant{{Path: "architecture", Values: lab.Architectures(sys.Service(service))}}
+	}
+	return out, nil
+}
+
+// variant loads the user's file under a variant: its values stand in a file of their own that is merged over
+// the user's, so that it is read and checked as if they stood there.
+func (e *env) variant(ctx context.Context, base *sysfile.Result, service system.ServiceName, v *lab.Variant) error {
+	dir := filepath.Join(string(e.folder()), "variants")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	over := filepath.Join(dir, "variant.yaml")
+	if err := os.WriteFile(over, overlay(service, v.Set), 0o600); err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(over)
+	if err != nil {
+		return err
+	}
+	own := *e
+	own.files = slices.Clone(e.files)
+	for _, f := range base.Files { // without files given, those that were found: the system's and its override
+		name := filepath.Base(f)
+		if len(e.files) > 0 || !strings.HasPrefix(name, "compose.") && !strings.HasPrefix(name, "docker-compose.") {
+			continue
+		}
+		file, err := filepath.Abs(f)
+		if err != nil {
+			return err
+		}
+		own.files = append(own.files, file)
+	}
+	own.files = append(own.files, abs)
+	own.err = io.Discard // its notes are those of the user's file
+	res, err := own.load(ctx)
+	if problems := (system.Problems)(nil); errors.As(err, &problems) {
+		var why []string
+		for _, p := range problems {
+			why = append(why, p.Msg)
+		}
+		v.Refused = strings.Join(why, "; ")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := own.bundle(ctx, res.System); err != nil {
+		return err
+	}
+	v.System = res.System
+	return nil
+}
+
+// overlay is a Compose file that has the variant's values and nothing else.
+func overlay(service system.ServiceName, set map[string]string) []byte {
+	tree := map[string]any{}
+	for _, path := range slices.Sorted(maps.Keys(set)) {
+		at := tree
+		keys := strings.Split(sysfile.AbsolutePath(service, path), ".")
+		for _, k := range keys[:len(keys)-1] {
+			next, ok := at[k].(map[string]any)
+			if !ok {
+				next = map[string]any{}
+				at[k] = next
+			}
+			at = next
+		}
+		at[keys[len(keys)-1]] = set[path]
+	}
+	text, err := json.Marshal(tree) // JSON is YAML
+	if err != nil {
+		panic("cli: texts cannot be written as JSON: " + err.Error())
+	}
+	return text
+}

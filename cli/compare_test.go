@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"servent/lab/result"
+)
+
+// compared runs a comparison in a folder and reads what it wrote.
+func compared(t *testing.T, w *world, args ...string) *result.Result {
+	t.Helper()
+	out, err := w.run(append([]string{"compare"}, args...)...)
+	if err != nil {
+		t.Fatalf("compare: %v\n%s", err, out)
+	}
+	r, err := result.Read(filepath.Join(w.dir, ".servent", "results", "0001"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "EMULATED") || !strings.Contains(out, ".servent/results/0001/result.json") {
+		t.Errorf("compare says\n%s\nwant EMULATED, and where the result is", out)
+	}
+	if left, err := os.ReadDir(filepath.Join(w.dir, ".servent", "lab")); err == nil {
+		t.Errorf("%d stages are left behind", len(left))
+	}
+	w.left()
+	return r
+}
+
+// The course's lesson, on real processes: copies that know nothing of one another count for themselves, one
+// instance and divided keys count right, and divided keys are faster than one instance.
+func TestCompareCounter(t *testing.T) {
+	w := example(t, "counter")
+	r := compared(t, w, "--nodes", "1,2", "--repeats", "4", "--no-fault")
+	rate := map[string]float64{}
+	for _, v := range r.Variants {
+		want := "right"
+		if v.Name == "replicated" {
+			want = "WRONG"
+		}
+		if v.Answers.Verdict != want || v.Answers.Checked == 0 || v.Answers.Checker != "counter" {
+			t.Errorf("%s: answers %+v, want %s", v.Name, v.Answers, want)
+		}
+		if len(v.Points) != 2 || v.Points[1].Nodes != 2 || v.Points[1].Requests == 0 {
+			t.Fatalf("%s: points %+v, want 1 and 2 nodes", v.Name, v.Points)
+		}
+		rate[v.Name] = v.Points[1].Rate.Median
+	}
+	if len(rate) != 3 {
+		t.Fatalf("variants %v, want single, replicated and partitioned", rate)
+	}
+	if rate["single"] > 51 || rate["partitioned"] < 1.2*rate["single"] {
+		t.Errorf("on two nodes of 50/s: single %.0f/s, partitioned %.0f/s; want 50 at most, and clearly more", rate["single"], rate["partitioned"])
+	}
+	if r.Mode != result.Emulated || r.Capacity[0].Source != "typed" || !strings.Contains(r.Capacity[0].Where, "compose.yaml:11:") {
+		t.Errorf("mode %s, capacity %+v; want emulated, and typed in the file", r.Mode, r.Capacity)
+	}
+
+	before, err := os.ReadFile(filepath.Join(w.dir, "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := w.run("apply", "replicated"); err == nil || !strings.Contains(out, "WRONG") {
+		t.Errorf("apply of a wrong variant: %v\n%s", err, out)
+	}
+	if out, err := w.run("apply", "partitioned"); err != nil || !strings.Contains(out, "compose.yaml:7:21") {
+		t.Errorf("apply: %v\n%s", err, out)
+	}
+	after, err := os.ReadFile(filepath.Join(w.dir, "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Replace(string(before), "architecture: single", "architecture: partitioned", 1); string(after) != want {
+		t.Errorf("apply made\n%s\nwant one word changed", after)
+	}
+}
+
+// A killed node costs divided keys their share and the others nothing; without a capacity in the file it is
+// measured and said to be.
+func TestCompareSurvives(t *testing.T) {
+	w := &world{t: t, dir: t.TempDir()}
+	w.write("compose.yaml", `name: counter
+services:
+  counter:
+    x-servent: {process: [servent, example, counter], key: "/c/{key}"}
+x-servent:
+  nodes: {node: {count: 2}}
+  compare: {load: {mix: {"POST /c/{key}": 1}, keys: uniform of 40}}
+`)
+	r := compared(t, w, "--vary", "architecture=partitioned,ring", "--nodes", "2", "--repeats", "1")
+	if r.Capacity[0].Source != "measured" || r.Capacity[0].Rate < 1 {
+		t.Errorf("capacity %+v, want a measured one", r.Capacity)
+	}
+	if len(r.Variants) != 2 || r.Variants[1].Refused == "" {
+		t.Fatalf("variants %+v, want ring refused as long as it is not built", r.Variants)
+	}
+	s := r.Variants[0].Survival
+	if s == nil || s.KeysLost <= 0 || s.KeysLost >= 1 || len(s.Timeline) == 0 {
+		t.Fatalf("survival %+v, want a part of the keys lost", s)
+	}
+	if s.Recovery > 6 {
+		t.Errorf("recovered after %.1f s, want its instance elsewhere within 2 s, three times that at most", s.Recovery)
+	}
+}
+
+func TestCompareRefuses(t *testing.T) {
+	w := example(t, "counter")
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--nodes", "0"}, "want numbers from 1 to 64"},
+		{[]string{"--vary", "architecture"}, "want PATH=A,B"},
+		{[]string{"--service", "nobody"}, `no service "nobody"`},
+		{[]string{"--vary", "architecture=chord"}, "not built yet"},
+		{[]string{"--repeats", "0"}, "want 1 or more"},
+	} {
+		if out, err := w.run(append([]string{"compare"}, tt.args...)...); err == nil || !strings.Contains(out, tt.want) {
+			t.Errorf("compare %v: %v, want %q in\n%s", tt.args, err, tt.want, out)
+		}
+	}
+	if out, err := w.run("apply", "single"); err == nil || !strings.Contains(out, "nothing was compared") {
+		t.Errorf("apply: %v\n%s", err, out)
+	}
+}
+
+// The overlay of a variant names the service's own keys, and whole paths as they are.
+func TestOverlay(t *testing.T) {
+	var got map[string]any
+	if err := json.Unmarshal(overlay("cart", map[string]string{"architecture": "ring", "switch.policy": "random", "x-servent.nodes.eu.count": "3"}), &got); err != nil {
+		t.Fatal(err)
+	}
+	x := got["services"].(map[string]any)["cart"].(map[string]any)["x-servent"].(map[string]any)
+	if x["architecture"] != "ring" || x["switch"].(map[string]any)["policy"] != "random" {
+		t.Errorf("overlay = %v", got)
+	}
+	if got["x-servent"].(map[string]any)["nodes"].(map[string]any)["eu"].(map[string]any)["count"] != "3" {
+		t.Errorf("overlay = %v", got)
+	}
+}

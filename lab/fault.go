@@ -1,0 +1,196 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"servent/admin"
+	"servent/lab/check"
+	"servent/lab/load"
+	"servent/lab/result"
+	"servent/system"
+)
+
+const (
+	faultAt   = time.Second             // into the run, the node dies
+	faultRun  = 4500 * time.Millisecond // the run's length: a dead node comes back after 5 s, which is another story
+	faultLoad = 0.5                     // of the rate at saturation: what is left of the system can carry it
+	backAt    = 0.95                    // of the rate before: recovered
+	finalMost = 8 * time.Second         // that the final reads may take; keys beyond are said to be unread
+	backTicks = 5                       // tenths of a second that it must hold
+)
+
+// kill kills the process of a node that has an instance, as kill -9 does, under a steady load.
+func (r *run) kill(ctx context.Context, v Variant, s *stage, nodes int, before []load.Record) (*result.Survival, error) {
+	p := r.points[at{v.Name, nodes}]
+	rate := p.result(r).Rate.Median * faultLoad
+	if v.Up || rate <= 0 {
+		return nil, nil
+	}
+	st, _ := s.look()
+	victim, pid := r.victim(st)
+	if victim == "" {
+		return nil, nil
+	}
+	killed := make(chan time.Duration, 1) // buffered: the timer never waits
+	began := time.Now()
+	timer := time.AfterFunc(faultAt, func() {
+		if proc, err := os.FindProcess(pid); err == nil {
+			_ = proc.Kill() // one that is gone is as dead
+		}
+		killed <- time.Since(began)
+	})
+	defer timer.Stop()
+	o := r.options(s, faultFirst)
+	o.Rate, o.Duration, o.Timeout = load.Rate{From: rate}, faultRun, faultRun
+	res, err := load.Run(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	out := survived(res, (<-killed).Seconds(), rate)
+	out.What, out.Nodes, out.KeysLost = fmt.Sprintf("kill 1 node (%s)", victim), nodes, -1
+	if r.keyed() && (r.checks == check.Counter || r.checks == check.KV) {
+		if err := r.lost(ctx, s, before, res.Records, rate/faultLoad, out); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// victim is a node with an instance of the service, not the one that answers for control if there is
+// another.
+func (r *run) victim(st admin.State) (system.NodeID, int) {
+	var id system.NodeID
+	pid := 0
+	for _, n := range st.Nodes {
+		has := slices.ContainsFunc(st.Instances, func(in admin.InstanceState) bool { return in.Node == n.Node && in.Service == r.service })
+		if n.Pid > 0 && has && (id == "" || n.Role != "server") {
+			id, pid = n.Node, n.Pid
+		}
+	}
+	return id, pid
+}
+
+// survived reads the figures off a run in which something died at a time.
+func survived(res *load.Result, died, rate float64) *result.Survival {
+	out := &result.Survival{Offered: rate, FaultAt: died, Errors: res.Failed(), Recovery: -1, Timeline: []result.Tick{}}
+	tick := load.TickLength.Seconds()
+	for i, t := range res.Ticks {
+		at := float64(i) * tick
+		out.Timeline = append(out.Timeline, result.Tick{At: at, Good: t.Good, Errors: t.Errors, P90: float64(t.Latency.Quantile(0.9)) / 1e6})
+		if t.Errors > 0 && at+tick > died {
+			out.ErrorsFor = at + tick - died
+		}
+	}
+	enough := backAt * rate * tick * backTicks
+	first := int(died/tick) + 1
+	for i := first; i+backTicks <= len(res.Ticks); i++ {
+		good, bad := 0, 0
+		for _, t := range res.Ticks[i : i+backTicks] {
+			good, bad = good+t.Good, bad+t.Errors
+		}
+		if bad == 0 && float64(good) >= enough {
+			out.Recovery = max(0, float64(i)*tick-died)
+			if i == first {
+				out.Recovery = 0 // nobody noticed
+			}
+			break
+		}
+	}
+	if out.Recovery >= 0 { // as long as something fails, it has not recovered
+		out.Recovery = max(out.Recovery, out.ErrorsFor)
+	}
+	// A key is out of reach from when it was last wanted in vain, or waited for, until its next answer.
+	since := map[string]float64{}
+	for _, rec := range res.Records {
+		waited := (rec.Done - rec.Sent).Seconds()
+		if rec.Done.Seconds() < died {
+			continue
+		}
+		if !rec.Good {
+			if _, ok := since[rec.Key]; !ok {
+				since[rec.Key] = rec.Sent.Seconds()
+			}
+			continue
+		}
+		if at, ok := since[rec.Key]; ok {
+			waited = rec.Done.Seconds() - at
+			delete(since, rec.Key)
+		}
+		out.Unreachable = max(out.Unreachable, waited)
+	}
+	for _, at := range since {
+		out.Unreachable = max(out.Unreachable, faultRun.Seconds()-at)
+	}
+	return out
+}
+
+// lost reads every key that something was acknowledged for, when all is quiet again.
+func (r *run) lost(ctx context.Context, s *stage, before, during []load.Record, rate float64, out *result.Survival) error {
+	i := slices.IndexFunc(r.mix, func(e load.Entry) bool { return strings.Contains(e.Path, "{key}") })
+	if i < 0 {
+		return nil
+	}
+	o := r.options(s, finalFirst)
+	o.Mix = []load.Entry{{Method: http.MethodGet, Path: r.mix[i].Path, Weight: 1, Accept: []int{http.StatusNotFound}}}
+	o.Keys = load.Keys{Kind: "sequential", N: r.keys.N}
+	o.Clients, o.Count = 8, int(r.keys.N)
+	o.Duration = min(max(time.Duration(1.5*float64(r.keys.N)/rate*float64(time.Second)), time.Second), finalMost)
+	after, err := load.Run(ctx, o)
+	if err != nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if lost, keys := begunAnew(before, during, after.Records, out.FaultAt); r.checks == check.Counter && keys > 0 {
+		out.KeysLost, out.LostText = float64(lost)/float64(keys), fmt.Sprintf("%d of %d keys", lost, keys)
+		return nil
+	}
+	loss := check.Lost(r.checks, append(slices.Clone(before), during...), after.Records)
+	out.KeysLost, out.LostText = loss.Share, loss.Text
+	return nil
+}
+
+// begunAnew counts the keys whose number was lower after the fault than what had been answered before it,
+// even if it has grown beyond that since. keys are those of which both is known.
+func begunAnew(before, during, after []load.Record, died float64) (lost, keys int) {
+	most, least := map[string]int{}, map[string]int{}
+	number := func(rec load.Record) (int, bool) {
+		n, err := strconv.Atoi(strings.TrimSpace(string(rec.Body)))
+		return n, err == nil && rec.Good && rec.Key != ""
+	}
+	early := func(rec load.Record) bool { return rec.Done.Seconds() < died }
+	for i, rec := range slices.Concat(before, during) {
+		if n, ok := number(rec); ok && (i < len(before) || early(rec)) {
+			most[rec.Key] = max(most[rec.Key], n)
+		}
+	}
+	for i, rec := range slices.Concat(during, after) {
+		n, ok := number(rec)
+		if !ok || i < len(during) && rec.Sent.Seconds() <= died {
+			continue
+		}
+		if rec.Method == http.MethodPost {
+			n-- // what it was before this one
+		}
+		if old, known := least[rec.Key]; !known || n < old {
+			least[rec.Key] = n
+		}
+	}
+	for key, had := range most {
+		if has, known := least[key]; known && had > 0 {
+			keys++
+			if has < had {
+				lost++
+			}
+		}
+	}
+	return lost, keys
+}

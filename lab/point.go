@@ -1,0 +1,272 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"servent/admin"
+	"servent/lab/check"
+	"servent/lab/law"
+	"servent/lab/load"
+	"servent/lab/result"
+	"servent/meter"
+	"servent/system"
+)
+
+// at names a point: a variant on so many nodes.
+type at struct {
+	variant string
+	nodes   int
+}
+
+// point is what was measured of one.
+type point struct {
+	at
+	clients   int
+	repeats   []result.Repeat
+	latency   meter.Latency
+	late      meter.Latency
+	requests  int64
+	errors    int64
+	notSent   int64
+	hops      int64
+	lookups   int64
+	took      time.Duration
+	bytes     float64 // between nodes, above what an idle system says
+	load      map[system.NodeID]result.Share
+	turns     int64 // of stations
+	slow      int64 // of them: the program was slower
+	validRate float64
+	check     *check.Checker
+	trace     []result.Step
+	traceWhat string
+}
+
+// repeat is one turn of a variant: the load, and what nodes counted meanwhile.
+func (r *run) repeat(ctx context.Context, p *point, s *stage, o load.Options) ([]load.Record, error) {
+	before, err := s.meters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Since(r.began).Seconds()
+	res, err := load.Run(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	after, err := s.meters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.add(res, began)
+	p.count(before, after)
+	p.draw(res.Records, s)
+	return res.Records, nil
+}
+
+// add counts a run in.
+func (p *point) add(res *load.Result, began float64) {
+	p.check.Add(res.Records)
+	ms := func(q float64) float64 { return float64(res.Latency.Quantile(q)) / 1e6 }
+	p.repeats = append(p.repeats, result.Repeat{At: began, Seconds: res.Took.Seconds(), Requests: res.Sent, Errors: res.Failed(),
+		Rate: steady(res), P50: ms(0.5), P90: ms(0.9), P99: ms(0.99)})
+	p.latency, p.late = p.latency.Plus(res.Latency), p.late.Plus(res.Late)
+	p.requests += res.Sent
+	p.errors += res.Failed()
+	p.notSent += res.NotSent
+	p.took += res.Took
+	for _, rec := range res.Records {
+		p.hops += int64(rec.Hops + rec.Lookup)
+		p.lookups += int64(rec.Lookup)
+	}
+}
+
+// steady is the rate of right answers between the first tenth and the last tenth of them: while the queues
+// fill and while the last clients run out, fewer workers than there are have work.
+func steady(res *load.Result) float64 {
+	var done []time.Duration
+	for _, rec := range res.Records {
+		if rec.Good {
+			done = append(done, rec.Done)
+		}
+	}
+	slices.Sort(done)
+	n := len(done)
+	if n < 20 || done[n-1-n/10] <= done[n/10] {
+		return res.Rate()
+	}
+	return float64(n-1-2*(n/10)) / (done[n-1-n/10] - done[n/10]).Seconds()
+}
+
+// count adds what each node counted during a run.
+func (p *point) count(before, after map[system.NodeID]admin.NodeMeter) {
+	if p.load == nil {
+		p.load = map[system.NodeID]result.Share{}
+	}
+	for id, m := range after {
+		b, ok := before[id]
+		if !ok || m.Station == nil || b.Station == nil {
+			continue
+		}
+		share := p.load[id]
+		share.Node = id
+		share.Served += m.Station.Served - b.Station.Served
+		share.Passed += m.Station.Passed - b.Station.Passed
+		p.load[id] = share
+		p.turns += m.Station.Served - b.Station.Served
+		p.slow += m.Station.Late - b.Station.Late
+		if p.slow > 0 {
+			p.validRate = m.Station.ValidRate
+		}
+		p.bytes += float64(m.Link.Sent - b.Link.Sent)
+	}
+}
+
+// draw keeps one request as messages: the first that went the longest way seen.
+func (p *point) draw(records []load.Record, s *stage) {
+	best, most := -1, -1
+	for i, rec := range records {
+		if rec.Good && rec.Hops+rec.Lookup > most {
+			best, most = i, rec.Hops+rec.Lookup
+		}
+	}
+	if best < 0 || p.trace != nil {
+		return
+	}
+	rec, entry := records[best], "entry"
+	st, _ := s.look()
+	for _, d := range st.Doors {
+		if d.Address == rec.Door {
+			entry = string(d.Node)
+		}
+	}
+	p.trace, p.traceWhat = steps(rec, entry), rec.Method+" "+rec.Path
+}
+
+// steps is one request as messages. When it was sent and answered is measured at the client, which nodes it
+// met is said by them; between these moments it is drawn evenly.
+func steps(rec load.Record, entry string) []result.Step {
+	what := rec.Method + " " + rec.Path
+	var out []result.Step
+	out = append(out, result.Step{From: "client", To: entry, What: what})
+	for i := range rec.Lookup {
+		from, to := entry, "neighbour"
+		if i > 0 {
+			from = "neighbour"
+		}
+		if i == rec.Lookup-1 {
+			to = rec.Node
+		}
+		out = append(out, result.Step{From: from, To: to, What: "lookup"})
+	}
+	if rec.Lookup > 0 {
+		out = append(out, result.Step{From: rec.Node, To: entry, What: "it is me"})
+	}
+	if rec.Node != entry && rec.Node != "" {
+		out = append(out, result.Step{From: entry, To: rec.Node, What: what})
+	}
+	out = append(out, result.Step{From: rec.Node, To: rec.Instance, What: what}, result.Step{From: rec.Instance, To: rec.Node, What: fmt.Sprint(rec.Status)})
+	if rec.Node != entry && rec.Node != "" {
+		out = append(out, result.Step{From: rec.Node, To: entry, What: fmt.Sprint(rec.Status)})
+	}
+	out = append(out, result.Step{From: entry, To: "client", What: fmt.Sprint(rec.Status)})
+	for i := range out {
+		out[i].AtMS = float64(rec.Done-rec.Sent) / 1e6 * float64(i) / float64(len(out)-1)
+	}
+	return out
+}
+
+// little is by how much clients = rate × latency is off, as a share: Little's law, which no closed loop can
+// break. Where it seems broken, something was not counted.
+func (p *point) little(rate float64) float64 {
+	if p.clients == 0 || rate <= 0 {
+		return 0
+	}
+	return math.Abs(rate*p.latency.Mean().Seconds()/float64(p.clients) - 1)
+}
+
+// result is the point as it stands in the file.
+func (p *point) result(r *run) result.Point {
+	rates := make([]float64, len(p.repeats))
+	for i, rep := range p.repeats {
+		rates[i] = rep.Rate
+	}
+	m := law.Median(rates)
+	ms := func(q float64) float64 { return float64(p.latency.Quantile(q)) / 1e6 }
+	out := result.Point{Nodes: p.nodes, Mode: result.Emulated, Valid: true, Clients: p.clients, Repeats: p.repeats,
+		Rate:      result.Interval{Median: m.Median, Low: m.Low, High: m.High},
+		LatencyMS: result.Latency{P50: ms(0.5), P90: ms(0.9), P99: ms(0.99), Max: float64(p.latency.Max()) / 1e6},
+		Requests:  p.requests, Errors: p.errors, NotSent: p.notSent, LateMS: float64(p.late.Quantile(0.99)) / 1e6, NodeLoad: []result.Share{}}
+	for _, b := range p.latency {
+		out.Bins = append(out.Bins, result.Bin{Micros: b.Micros, Count: b.Count})
+	}
+	if n := float64(p.requests); n > 0 {
+		out.Hops, out.Lookup = float64(p.hops)/n, float64(p.lookups)/n
+		out.Messages = 2*(out.Hops-out.Lookup) + out.Lookup
+		if p.lookups > 0 {
+			out.Messages++ // the owner's answer
+		}
+		out.Bytes = p.bytes / n
+	}
+	var served []float64
+	for _, share := range p.load {
+		share.Busy = r.busy(share, p.took)
+		out.NodeLoad = append(out.NodeLoad, share)
+		served = append(served, float64(share.Served))
+	}
+	slices.SortFunc(out.NodeLoad, func(a, b result.Share) int { return strings.Compare(string(a.Node), string(b.Node)) })
+	if len(served) > 0 {
+		out.Gini = law.Gini(served)
+	}
+	if p.turns > 0 {
+		out.Station = result.Station{LateShare: float64(p.slow) / float64(p.turns), ValidRate: p.validRate}
+	}
+	switch {
+	case out.Station.LateShare > slowMost:
+		out.Valid, out.Why = false, fmt.Sprintf("the program was slower than its node in %.1f %% of turns; %s per node would be valid", 100*out.Station.LateShare, perSecond(p.validRate))
+	case float64(p.errors) > r.goal.Errors*float64(p.requests)+1:
+		out.Valid, out.Why = false, fmt.Sprintf("%d of %d requests failed", p.errors, p.requests)
+	case len(p.repeats) < r.repeats:
+		out.Why = fmt.Sprintf("%d of %d repeats", len(p.repeats), r.repeats)
+	}
+	return out
+}
+
+// busy is the share of a node's time that it was at work.
+func (r *run) busy(s result.Share, took time.Duration) float64 {
+	for _, g := range r.base.Nodes {
+		if strings.HasPrefix(string(s.Node), g.Name+"-") && took > 0 {
+			return (float64(s.Served)/g.Capacity.Rate + float64(s.Passed)/pass(g.Capacity)) / float64(max(1, g.Capacity.Workers)) / took.Seconds()
+		}
+	}
+	return 0
+}
+
+// sites are the clients of a stage: at the file's sites and shares, or all at one place.
+func (r *run) sites(s *stage) []load.Site {
+	if len(r.from) == 0 {
+		return []load.Site{{Doors: func() []string { return s.doors("") }}}
+	}
+	var out []load.Site
+	for site, share := range r.from {
+		out = append(out, load.Site{Name: string(site), Share: share, Doors: func() []string {
+			if near := s.doors(site); len(near) > 0 {
+				return near
+			}
+			return s.doors("") // no live node is near
+		}})
+	}
+	slices.SortFunc(out, func(a, b load.Site) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// options of a load on a stage. number is of its first request.
+func (r *run) options(s *stage, number int) load.Options {
+	return load.Options{Sites: r.sites(s), Mix: r.mix, TCP: r.tcp, Keys: r.keys, Seed: r.seed, First: number, Keep: true}
+}

@@ -1,0 +1,79 @@
+package lab
+
+import (
+	"math"
+
+	"servent/lab/law"
+	"servent/lab/load"
+	"servent/lab/result"
+	"servent/placement"
+	"servent/route"
+	"servent/system"
+)
+
+// theory is what the textbook expects of a variant, from the nodes' capacity and the load's keys alone. It
+// is stated where all nodes are alike; of an architecture without a formula there is none.
+func (r *run) theory(v Variant, svc *system.Service) *result.Theory {
+	c := r.base.Nodes[0].Capacity
+	for _, g := range r.base.Nodes[1:] {
+		if g.Capacity != c {
+			return nil
+		}
+	}
+	out := &result.Theory{}
+	for _, n := range r.nodes {
+		cl := law.Cluster{Nodes: n, Workers: max(1, c.Workers), Rate: c.Rate, Pass: pass(c)}
+		if svc.Architecture == system.Partitioned && r.keyed() {
+			cl.Shares = r.shares(n)
+		}
+		e, err := law.Expect(svc.Architecture, cl)
+		if err != nil {
+			return nil
+		}
+		out.Formula, out.Source = e.Formula, e.Source
+		out.Curve = append(out.Curve, result.CurvePoint{Nodes: n, Rate: e.Rate, Low: e.Rate, High: e.Rate})
+		if e.Lookups > 0 {
+			out.Hops = append(out.Hops, result.CurvePoint{Nodes: n, Rate: e.Lookups, Low: e.Lookups, High: e.Lookups})
+		}
+	}
+	return out
+}
+
+// mostWeighed is how many keys are weighed one by one; what is beyond them is spread evenly enough.
+const mostWeighed = 1_000_000
+
+// shares is how much of the load each of n instances gets when the partitions are divided among them.
+func (r *run) shares(n int) []float64 {
+	ids := make([]system.InstanceID, n)
+	at := map[system.InstanceID]int{}
+	for i := range ids {
+		ids[i] = system.Instance(r.service, i+1)
+		at[ids[i]] = i
+	}
+	parts := placement.Divide(nil, ids, true)
+	out, sum := make([]float64, n), 0.0
+	for i := range min(r.keys.N, mostWeighed) {
+		w := weight(r.keys, i)
+		out[at[parts.Of(route.Partition(route.Key(load.Key(i))))]] += w
+		sum += w
+	}
+	for i := range out {
+		out[i] /= sum
+	}
+	return out
+}
+
+// weight is how often a key is asked for, against the others.
+func weight(k load.Keys, i int64) float64 {
+	switch k.Kind {
+	case "zipf":
+		return math.Pow(float64(i+1), -k.S)
+	case "hot":
+		if hot := max(1, k.Hot); i < hot {
+			return k.Share / float64(hot)
+		} else if k.N > hot {
+			return (1 - k.Share) / float64(k.N-hot)
+		}
+	}
+	return 1
+}
