@@ -117,13 +117,17 @@ func (e *env) compared(ctx context.Context, res *result.Result, state string) er
 	if err == nil {
 		err = res.Write(dir)
 	}
+	page := filepath.Join(dir, "report.html")
+	if err == nil {
+		err = writePage(page, res)
+	}
 	if err != nil {
 		return err
 	}
 	if e.json {
-		return e.print(res)
+		return errors.Join(e.print(res), ctx.Err())
 	}
-	o := report.Options{Report: near(filepath.Join(dir, result.FileName))}
+	o := report.Options{Report: near(page)}
 	if f, ok := e.out.(*os.File); ok && terminal(e.out) {
 		o.Color = os.Getenv("NO_COLOR") == ""
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
@@ -137,6 +141,22 @@ func (e *env) compared(ctx context.Context, res *result.Result, state string) er
 		return err
 	}
 	return ctx.Err() // a comparison that was interrupted has failed, but what it measured is there
+}
+
+// writePage writes the report as one HTML file.
+func writePage(file string, res *result.Result) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	err = report.HTML(f, res)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
 }
 
 func shellWord(s string) string {

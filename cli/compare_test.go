@@ -21,8 +21,12 @@ func compared(t *testing.T, w *world, args ...string) *result.Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out, "EMULATED") || !strings.Contains(out, ".servent/results/0001/result.json") {
+	if !strings.Contains(out, "EMULATED") || !strings.Contains(out, ".servent/results/0001/report.html") {
 		t.Errorf("compare says\n%s\nwant EMULATED, and where the result is", out)
+	}
+	page, err := os.ReadFile(filepath.Join(w.dir, ".servent", "results", "0001", "report.html"))
+	if err != nil || !strings.Contains(string(page), "EMULATED") || !strings.Contains(string(page), "<svg") {
+		t.Errorf("the report has %d bytes, %v; want a page with figures", len(page), err)
 	}
 	if left, err := os.ReadDir(filepath.Join(w.dir, ".servent", "lab")); err == nil {
 		t.Errorf("%d stages are left behind", len(left))

@@ -172,11 +172,8 @@ func requestPath(s *system.Service) string {
 	if strings.HasPrefix(s.Key, "/") {
 		return strings.TrimSuffix(s.Key, "/*")
 	}
-	for _, r := range s.Routes {
-		if !strings.HasSuffix(r.Path, "*") {
-			return r.Path
-		}
-		return strings.TrimSuffix(r.Path, "*")
+	if len(s.Routes) > 0 {
+		return strings.TrimSuffix(s.Routes[0].Path, "*")
 	}
 	return "/"
 }

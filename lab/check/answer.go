@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -92,7 +93,9 @@ func numberIn(body []byte) (int64, bool) {
 					found, n = found+1, one
 				}
 			}
-			return n, found == 1
+			if found == 1 {
+				return n, true
+			}
 		}
 		return 0, false
 	}
@@ -101,8 +104,10 @@ func numberIn(body []byte) (int64, bool) {
 	if len(words) != 1 {
 		return 0, false
 	}
-	n, err := strconv.ParseInt(words[0], 10, 64)
-	return n, err == nil
+	if n, err := strconv.ParseInt(words[0], 10, 64); err == nil {
+		return n, true
+	}
+	return 0, false
 }
 
 func whole(v any) (int64, bool) {
@@ -115,11 +120,13 @@ func whole(v any) (int64, bool) {
 	default:
 		return 0, false
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-	if f, ferr := strconv.ParseFloat(text, 64); err != nil && ferr == nil && f == float64(int64(f)) && f < 1<<53 && f > -1<<53 {
+	if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil {
+		return n, true
+	}
+	if f, err := strconv.ParseFloat(text, 64); err == nil && f == math.Trunc(f) && math.Abs(f) < 1<<53 {
 		return int64(f), true // 12.0
 	}
-	return n, err == nil
+	return 0, false
 }
 
 // plain is what a value and the answer that gives it back have in common: blanks around it and the JSON

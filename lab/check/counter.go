@@ -124,7 +124,7 @@ func (c *counter) read(r *load.Record) (tick, bool) {
 			t.done = math.MaxInt64
 			return t, true
 		}
-	case http.MethodGet, "": // a line protocol only asks
+	case http.MethodGet:
 		if !answered(r) || r.Status >= 300 && !absent(r) {
 			return t, false
 		}

@@ -15,7 +15,7 @@ import (
 type set struct {
 	o     Options
 	items map[string]*item
-	other map[string]bool // found and never added, when the set was not empty at first
+	other map[string]bool // in the first list of a set that was not empty
 	begun bool            // a whole list was seen
 	total tally
 }
@@ -106,14 +106,16 @@ func (s *set) list(r *load.Record) {
 	for _, name := range all {
 		has[name] = true
 		it := s.items[name]
+		if s.o.Unknown && !s.begun && len(s.other) < maxKeys {
+			s.other[name] = true // it may have been there before
+		}
 		switch {
 		case it == nil && len(s.items) >= maxKeys:
-		case it == nil && s.o.Unknown && (!s.begun || s.other[name]):
-			s.other[name] = true // it was there before
+		case it == nil && s.other[name]:
 		case it == nil:
 			s.total.garbage++
 			s.total.show(said(r, "a list with "+quote(name)+", which nobody added"))
-		case !it.old && r.Done < it.sent:
+		case !it.old && r.Done < it.sent && !s.other[name]:
 			s.total.early++
 			s.total.show(said(r, "a list with "+quote(name)+", before it was added"))
 		default:

@@ -63,3 +63,15 @@ func TestTerminal(t *testing.T) {
 		})
 	}
 }
+
+func TestHTML(t *testing.T) {
+	for _, name := range cases {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := HTML(&b, load(t, name)); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".html", b.Bytes())
+		})
+	}
+}

@@ -352,14 +352,11 @@ func (p *paper) laws(r *result.Result) {
 
 // theoryBeside sets the theory's figure beside the measured one, at the largest point that both have.
 func theoryBeside(w row) string {
-	for _, p := range slices.Backward(w.points) {
-		for _, c := range w.Theory.Curve {
-			if c.Nodes == p.Nodes && p.Valid {
-				return fmt.Sprintf("; %s at %d, measured %s (%s)", quantity(c.Rate), p.Nodes, quantity(p.Rate.Median), change(off(p.Rate.Median, c.Rate)))
-			}
-		}
+	q, c := besides(w)
+	if q == nil {
+		return ""
 	}
-	return ""
+	return fmt.Sprintf("; %s at %d, measured %s (%s)", quantity(c.Rate), q.Nodes, quantity(q.Rate.Median), change(off(q.Rate.Median, c.Rate)))
 }
 
 // off is have/want − 1, not a number when there is nothing to divide by.

@@ -74,8 +74,13 @@ func bounds(v result.Interval) string {
 	return "[" + quantity(v.Low) + "," + quantity(v.High) + "]"
 }
 
-// share is a part of one as a percentage.
-func share(x float64) string { return quantity(math.Round(x*1000)/10) + " %" }
+// share is a part of one as a percentage. Nearly all is never called all.
+func share(x float64) string {
+	if x > 0.99 && x < 1 {
+		return strconv.FormatFloat(math.Floor(x*1000)/10, 'f', 1, 64) + " %"
+	}
+	return quantity(math.Round(x*1000)/10) + " %"
+}
 
 // change is a part of one with its sign: +3.1 %, −20 %.
 func change(x float64) string {
