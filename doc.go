@@ -9,7 +9,8 @@
 //	1 decide    placement, route, architecture
 //	2 reach     system/sysfile, link, control, driver
 //	3 act       conductor, agent, request, admin, console
-//	4 assemble  node
+//	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check
 //	5           launch
+//	6 measure   lab, lab/report
 //	7           cli, cmd/servent
 package servent

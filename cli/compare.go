@@ -33,6 +33,7 @@ type compareOptions struct {
 	repeats int
 	noFault bool
 	seed    uint64
+	against string
 }
 
 func (e *env) compareCmd() *cobra.Command {
@@ -59,6 +60,7 @@ func (e *env) compareCmd() *cobra.Command {
 	f.StringVar(&o.nodes, "nodes", "", "numbers of nodes, like 1,2,4")
 	f.IntVar(&o.repeats, "repeats", 6, "turns of every variant on every number of nodes; fewer than 6 give no interval of 95 %")
 	f.BoolVar(&o.noFault, "no-fault", false, "kill no node at the end")
+	f.StringVar(&o.against, "against", "", "an earlier result.json, or its folder: exit 1 when something became worse")
 	f.Uint64Var(&o.seed, "seed", 1, "of every draw; one seed sends the same requests again")
 	return cmd
 }
@@ -79,6 +81,12 @@ func (e *env) compare(ctx context.Context, o compareOptions) error {
 	}
 	if lo.Nodes, err = numbers(o.nodes); err != nil {
 		return err
+	}
+	var earlier *result.Result
+	if o.against != "" {
+		if earlier, err = result.Read(o.against); err != nil {
+			return err
+		}
 	}
 	if o.repeats < 1 {
 		return misuse{errors.New("repeats: want 1 or more")}
@@ -108,7 +116,14 @@ func (e *env) compare(ctx context.Context, o compareOptions) error {
 	if err != nil {
 		return err
 	}
-	return e.compared(ctx, res, string(state))
+	if err := e.compared(ctx, res, string(state)); err != nil || earlier == nil {
+		return err
+	}
+	worse, err := report.Against(e.err, earlier, res, report.Options{})
+	if err == nil && worse > 0 {
+		err = fmt.Errorf("worse than %s in %s", o.against, count(worse, "point"))
+	}
+	return err
 }
 
 // compared writes a result down and shows it.

@@ -236,6 +236,7 @@ func (r *run) rank(res *result.Result) {
 		return
 	}
 	var right, wrong []contender
+	unranked := 0 // for want of a valid point
 	for i := range res.Variants {
 		c := contender{v: &res.Variants[i]}
 		if c.v.Refused != "" || len(c.v.Points) == 0 {
@@ -244,6 +245,7 @@ func (r *run) rank(res *result.Result) {
 		c.point = &c.v.Points[len(c.v.Points)-1]
 		if c.point.Nodes != r.nodes[len(r.nodes)-1] || !c.point.Valid {
 			v.Notes = append(v.Notes, c.v.Name+" is not ranked")
+			unranked++
 			continue
 		}
 		for _, rep := range c.point.Repeats {
@@ -258,6 +260,10 @@ func (r *run) rank(res *result.Result) {
 	}
 	best := func(a, b contender) int { return cmp.Compare(b.point.Rate.Median, a.point.Rate.Median) }
 	slices.SortStableFunc(right, best)
+	if len(right) == 1 && unranked > 0 {
+		v.Kind, v.Sentence = "refused", fmt.Sprintf("refused, because only %s has a valid point on %s", right[0].v.Name, some(right[0].point.Nodes, "node"))
+		return
+	}
 	if len(right) == 0 {
 		v.Kind, v.Sentence = "none", "none: no variant has right answers and a valid point on the most nodes"
 		if len(wrong) > 0 {

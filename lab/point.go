@@ -121,8 +121,8 @@ func (p *point) count(before, after map[system.NodeID]admin.NodeMeter) {
 		p.load[id] = share
 		p.turns += m.Station.Served - b.Station.Served
 		p.slow += m.Station.Late - b.Station.Late
-		if p.slow > 0 {
-			p.validRate = m.Station.ValidRate
+		if late := m.Station.Late - b.Station.Late; late > 0 && (p.validRate == 0 || m.Station.ValidRate < p.validRate) {
+			p.validRate = m.Station.ValidRate // of the slowest node
 		}
 		p.bytes += float64(m.Link.Sent - b.Link.Sent)
 	}

@@ -270,6 +270,20 @@ func TestFullView(t *testing.T) {
 }
 
 // Losing an instance moves its keys alone, and order does not matter.
+// FullView checks ownership by the same view.
+func TestFullViewOwns(t *testing.T) {
+	v := FullView{Instances: instances(3)}
+	l, err := v.Locate(context.Background(), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range v.Instances {
+		if err := v.Owns("k", in.ID, 0); (err == nil) != (in.ID == l.Instance) {
+			t.Errorf("Owns(%s) = %v, the owner is %s", in.ID, err, l.Instance)
+		}
+	}
+}
+
 func TestFullViewMovesLittle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		among := instances(rapid.IntRange(2, 8).Draw(t, "n"))

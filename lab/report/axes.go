@@ -94,7 +94,7 @@ func (s scale) decades(n int) []float64 {
 	var out []float64
 	first, last := math.Floor(math.Log10(s.lo)), math.Ceil(math.Log10(s.hi))
 	every := max(1, math.Ceil((last-first)/float64(max(n, 1))))
-	for e := first; e <= last; e += every {
+	for e := math.Floor(first/every) * every; e <= last; e += every {
 		for _, f := range []float64{1, 2, 5} {
 			if x := f * math.Pow(10, e); s.has(x) && (f == 1 || last-first <= 3) {
 				out = append(out, x)
@@ -159,7 +159,6 @@ type tag struct {
 	words string
 	tip   string
 	index int
-	thin  bool // a smaller marker: what was simulated or is not valid
 }
 
 // tags writes names beside the lines that they belong to, moved apart where they would touch.

@@ -3,8 +3,12 @@ package report
 import (
 	"bytes"
 	"flag"
+	"math"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -73,5 +77,229 @@ func TestHTML(t *testing.T) {
 			}
 			golden(t, name+".html", b.Bytes())
 		})
+	}
+}
+
+// TestTerminalFits: on every usual width no line is too long, and with colours it is the same text.
+func TestTerminalFits(t *testing.T) {
+	sgr := regexp.MustCompile("\x1b\\[[0-9;]+m")
+	for _, name := range cases {
+		for _, wide := range []int{60, 80, 100, 160} {
+			var a, b bytes.Buffer
+			o := options
+			o.Width = wide
+			if err := Terminal(&a, load(t, name), o); err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range strings.Split(a.String(), "\n") {
+				if width(l) > wide {
+					t.Errorf("%s: %d columns of %d: %s", name, width(l), wide, l)
+				}
+				if strings.HasSuffix(l, " ") {
+					t.Errorf("%s: a line ends with a space: %q", name, l)
+				}
+			}
+			o.Color = true
+			if err := Terminal(&b, load(t, name), o); err != nil {
+				t.Fatal(err)
+			}
+			if got := sgr.ReplaceAllString(b.String(), ""); got != a.String() || got == b.String() {
+				t.Errorf("%s at %d: colours change the text, or there are none", name, wide)
+			}
+		}
+	}
+}
+
+func TestFold(t *testing.T) {
+	for _, tt := range []struct {
+		words string
+		n     int
+		want  []string
+	}{
+		{"", 10, []string{""}},
+		{"one two three", 7, []string{"one two", "three"}},
+		{"one two three", 6, []string{"one", "two", "three"}},
+		{"incomprehensible word", 5, []string{"incomprehensible", "word"}},
+		{"a b", 3, []string{"a b"}},
+		{"日本 語", 5, []string{"日本", "語"}},
+	} {
+		if got := fold(tt.words, tt.n); !slices.Equal(got, tt.want) {
+			t.Errorf("fold(%q, %d) = %q, want %q", tt.words, tt.n, got, tt.want)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	for _, tt := range []struct{ got, want string }{
+		{quantity(0), "0"}, {quantity(48.4), "48"}, {quantity(4.84), "4.8"}, {quantity(5), "5"}, {quantity(0.10), "0.1"}, {quantity(0.0123), "0.012"},
+		{quantity(math.NaN()), "?"}, {quantity(1e-9), "1e-09"}, {quantity(99.96), "100"},
+		{grouped(1234567), "1,234,567"}, {grouped(-1234), "-1,234"}, {grouped(999), "999"}, {grouped(4.8), "4.8"},
+		{share(0.25), "25 %"}, {share(0.9997), "99.9 %"}, {share(1), "100 %"}, {share(0.031), "3.1 %"},
+		{change(0.131), "+13 %"}, {change(-0.2), "−20 %"}, {change(-0.0001), "0 %"}, {change(math.NaN()), "?"},
+		{seconds(0), "0.0s"}, {seconds(1.14), "1.1s"}, {span(84.2), "84 s"}, {span(1874), "31 min 14 s"},
+		{capacity(result.Capacity{Rate: 50, Source: "typed", Where: "compose.yaml:9:20"}), "capacity 50/s per node: typed in compose.yaml:9, not measured"},
+		{capacity(result.Capacity{Group: "eu", Rate: 50, Workers: 2, Source: "measured"}), "capacity of eu 50/s per node and worker, 2 workers: measured"},
+		{capacity(result.Capacity{Rate: 50, Source: "typed", Where: `C:\x\compose.yaml:9:20`}), `capacity 50/s per node: typed in C:\x\compose.yaml:9, not measured`},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("got %q, want %q", tt.got, tt.want)
+		}
+	}
+}
+
+// TestShownPoint: of several points on equally many nodes a table shows the greatest rate that keeps the goal.
+func TestShownPoint(t *testing.T) {
+	point := func(offered, rate, p99 float64, errors int64, valid bool) result.Point {
+		return result.Point{Nodes: 4, Mode: result.Emulated, Valid: valid, Offered: offered, Rate: result.Interval{Median: rate, Low: rate, High: rate},
+			LatencyMS: result.Latency{P99: p99}, Requests: 10_000, Errors: errors}
+	}
+	r := &result.Result{Mode: result.Emulated, Goal: result.Goal{Percentile: 99, LatencyMS: 100, Errors: 0.001}, Variants: []result.Variant{{Points: []result.Point{
+		point(0, 500, 50, 0, true),     // closed loop
+		point(100, 100, 40, 0, true),   //
+		point(150, 150, 99, 10, true),  // this one
+		point(160, 160, 101, 0, true),  // too slow
+		point(170, 170, 50, 11, true),  // too many errors
+		point(180, 180, 50, 0, false),  // not valid
+		point(190, 190, 900, 0, false), //
+	}}}}
+	if got := rows(r, result.Emulated)[0].at(4); got.Offered != 150 {
+		t.Errorf("shows the point with %v offered, want 150", got.Offered)
+	}
+	r.Variants[0].Points = r.Variants[0].Points[3:4]
+	if got := rows(r, result.Emulated)[0].at(4); !missed(r, got) {
+		t.Error("a rate that misses the goal is not marked")
+	}
+	if got := rows(r, result.Simulated)[0].points; len(got) != 0 {
+		t.Errorf("a table of SIMULATED points has %d EMULATED ones", len(got))
+	}
+}
+
+// TestModes: each mode has its table under its word.
+func TestModes(t *testing.T) {
+	r := load(t, "full")
+	var b bytes.Buffer
+	if err := HTML(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	captions := regexp.MustCompile(`<caption>(REAL|EMULATED|SIMULATED)`).FindAllStringSubmatch(b.String(), -1)
+	if len(captions) != 2 || captions[0][1] != "EMULATED" || captions[1][1] != "SIMULATED" {
+		t.Errorf("tables: %v", captions)
+	}
+}
+
+func TestAgainst(t *testing.T) {
+	old := load(t, "quick")
+	now := load(t, "quick")
+	for i := range now.Variants {
+		for k := range now.Variants[i].Points {
+			p := &now.Variants[i].Points[k]
+			switch {
+			case i == 2 && k == 2: // partitioned at 4: worse
+				p.Rate = result.Interval{Median: 150, Low: 146, High: 155}
+			case i == 3 && k == 2: // ring at 4: a little less
+				p.Rate = result.Interval{Median: 150, Low: 148, High: 152}
+			case i == 3 && k == 1: // ring at 2: overlap
+				p.Rate = result.Interval{Median: 84, Low: 70, High: 86}
+			case i == 1 && k == 2: // replicated at 4: not valid
+				p.Valid, p.Rate.Median = false, 90
+			case i == 1 && k == 1: // replicated at 2: better
+				p.Rate = result.Interval{Median: 120, Low: 118, High: 121}
+			}
+		}
+	}
+	now.Variants[0].Answers.Verdict = "WRONG"
+	now.Variants = append(now.Variants[:4:4], result.Variant{Name: "chord"})
+	now.Load = "closed loop, 8 clients a worker"
+	var b bytes.Buffer
+	worse, err := Against(&b, old, now, Options{})
+	if err != nil || worse != 2 {
+		t.Errorf("%d worse, %v; want the answers of single and partitioned on 4 nodes", worse, err)
+	}
+	golden(t, "against.txt", b.Bytes())
+
+	b.Reset()
+	if worse, err := Against(&b, old, old, Options{Width: 80}); worse != 0 || err != nil || !strings.Contains(b.String(), "nothing is worse in 12 points") {
+		t.Errorf("against itself: %d worse, %v\n%s", worse, err, b.String())
+	}
+	for _, other := range []string{"nofault", "full"} { // REAL; another service in open loop
+		if _, err := Against(&b, old, load(t, other), Options{}); err == nil {
+			t.Errorf("%s was compared with quick", other)
+		}
+	}
+}
+
+// TestContrast: everything drawn stands out from what it stands on, 4.5 to 1 for text and 3 to 1 for marks (WCAG
+// 2.2, 1.4.3 and 1.4.11), in both themes.
+func TestContrast(t *testing.T) {
+	themes := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllStringSubmatch(css, -1)
+	if len(themes) != 2 {
+		t.Fatalf("%d themes, want light and dark", len(themes))
+	}
+	for i, theme := range themes {
+		colours := map[string]string{}
+		for _, m := range regexp.MustCompile(`--(\w+): #([0-9a-f]{6});`).FindAllStringSubmatch(theme[1], -1) {
+			colours[m[1]] = m[2]
+		}
+		for name, least := range map[string]float64{"ink": 7, "quiet": 4.5, "good": 4.5, "warn": 4.5, "bad": 4.5, "grey": 3,
+			"c0": 3, "c1": 3, "c2": 3, "c3": 3, "c4": 3, "c5": 3, "c6": 3} {
+			for _, ground := range []string{"card", "back"} {
+				if got := contrast(t, colours[name], colours[ground]); got < least {
+					t.Errorf("theme %d: %s on %s has a contrast of %.2f, want %.1f", i, name, ground, got, least)
+				}
+			}
+		}
+	}
+}
+
+func contrast(t *testing.T, a, b string) float64 {
+	t.Helper()
+	luminance := func(hex string) float64 { // WCAG 2.2, relative luminance
+		n, err := strconv.ParseUint(hex, 16, 32)
+		if err != nil {
+			t.Fatalf("no colour: %q", hex)
+		}
+		sum := 0.0
+		for i, weight := range []float64{0.0722, 0.7152, 0.2126} {
+			c := float64(n>>(8*i)&255) / 255
+			if c <= 0.04045 {
+				c /= 12.92
+			} else {
+				c = math.Pow((c+0.055)/1.055, 2.4)
+			}
+			sum += weight * c
+		}
+		return sum
+	}
+	x, y := luminance(a), luminance(b)
+	return (max(x, y) + 0.05) / (min(x, y) + 0.05)
+}
+
+func TestTicks(t *testing.T) {
+	for _, tt := range []struct {
+		s    scale
+		n    int
+		want []float64
+	}{
+		{newScale([]float64{191}, 0, 1, false), 4, []float64{0, 50, 100, 150}},
+		{newScale([]float64{0}, 0, 1, false), 2, []float64{0, 0.5, 1}},
+		{newScale(nil, 0, 1, false), 1, []float64{0, 1}},
+		{newScale([]float64{10, 100}, 0, 1, true), 5, []float64{10, 20, 50, 100}},
+		{newScale([]float64{1, 1e6}, 0, 1, true), 3, []float64{1, 1000, 1e6}},
+	} {
+		got := tt.s.ticks(tt.n)
+		if !slices.EqualFunc(got, tt.want, func(a, b float64) bool { return math.Abs(a-b) <= 1e-9*math.Abs(b) }) {
+			t.Errorf("%+v.ticks(%d) = %v, want %v", tt.s, tt.n, got, tt.want)
+		}
+	}
+}
+
+// TestQuantiles checks the corners against the definition: a share 1−1/x of all requests took at most y.
+func TestQuantiles(t *testing.T) {
+	firm, thin := quantiles([]result.Bin{{Micros: 30_000, Count: 90}, {Micros: 10_000, Count: 900}, {Micros: 20_000, Count: 9010}})
+	if want := []at{{1, 10}, {10000.0 / 9100, 10}}; !slices.Equal(firm, want) {
+		t.Errorf("firm %v, want %v", firm, want)
+	}
+	if want := []at{{10000.0 / 90, 20}}; !slices.Equal(thin, want) { // 90 requests beyond are too few
+		t.Errorf("thin %v, want %v", thin, want)
 	}
 }

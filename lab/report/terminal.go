@@ -139,6 +139,7 @@ type layout struct {
 	tail  bool // latency at the largest point
 	back  bool // time until a fault was over
 	kill  bool // what a fault cost; else it is a note
+	brief bool // the goal is not said again
 	main  bool // the answers, the faults and the notes
 }
 
@@ -149,6 +150,7 @@ var layouts = []layout{
 	{below: true, tail: true, kill: true},
 	{below: true, tail: true},
 	{below: true},
+	{below: true, brief: true},
 }
 
 // table prints the points of one mode. Answers and faults belong to the main one, where they were seen.
@@ -160,15 +162,19 @@ func (p *paper) table(r *result.Result, m result.Mode, main bool) {
 	ns := nodeCounts(all)
 	shown := ns
 	var t *columns
-	for _, l := range layouts {
+	var l layout
+	for _, l = range layouts {
 		l.main = main
 		if t = tabulate(r, all, shown, l); t.width() <= p.wide {
 			break
 		}
 	}
+	if l.brief {
+		p.wrap(0, faint, asked(r, all)+":")
+	}
 	for t.width() > p.wide && len(shown) > 2 { // the first and the largest say most
 		shown = slices.Delete(slices.Clone(shown), 1, 2)
-		t = tabulate(r, all, shown, layout{below: true, main: main})
+		t = tabulate(r, all, shown, l)
 	}
 	t.print(p)
 	if len(shown) < len(ns) {
@@ -193,6 +199,12 @@ func tabulate(r *result.Result, all []row, ns []int, l layout) *columns {
 	t := new(columns)
 	t.groups = append(t.groups, group{"", []string{""}})
 	rates := group{title: asked(r, all)}
+	if l.brief {
+		rates.title, _, _ = strings.Cut(rates.title, " ")
+		if openLoop(all) {
+			rates.title = "max req/s"
+		}
+	}
 	for i, n := range ns {
 		h := fmt.Sprint(n)
 		if i == 0 {
