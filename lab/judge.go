@@ -175,7 +175,7 @@ func (r *run) validity(res *result.Result) result.Validity {
 	for _, variant := range res.Variants {
 		for _, p := range variant.Points {
 			unsent += p.NotSent
-			off = max(off, r.points[at{variant.Name, p.Nodes}].little(p.Rate.Median))
+			off = max(off, r.points[at{variant.Name, p.Nodes}].little())
 			if p.Station.LateShare > slow {
 				slow, valid, where = p.Station.LateShare, p.Station.ValidRate, fmt.Sprintf("%s on %s", variant.Name, some(p.Nodes, "node"))
 			}

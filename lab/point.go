@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -35,6 +36,7 @@ type point struct {
 	notSent   int64
 	hops      int64
 	lookups   int64
+	inside    []float64 // rate × latency of every repeat: clients, by Little's law
 	took      time.Duration
 	bytes     float64 // between nodes, above what an idle system says
 	load      map[system.NodeID]result.Share
@@ -73,9 +75,11 @@ func (r *run) repeat(ctx context.Context, p *point, s *stage, o load.Options) ([
 // add counts a run in.
 func (p *point) add(res *load.Result, began float64) {
 	p.check.Add(res.Records)
+	rate, mean := steady(res)
+	p.inside = append(p.inside, rate*mean)
 	ms := func(q float64) float64 { return float64(res.Latency.Quantile(q)) / 1e6 }
 	p.repeats = append(p.repeats, result.Repeat{At: began, Seconds: res.Took.Seconds(), Requests: res.Sent, Errors: res.Failed(),
-		Rate: steady(res), P50: ms(0.5), P90: ms(0.9), P99: ms(0.99)})
+		Rate: rate, P50: ms(0.5), P90: ms(0.9), P99: ms(0.99)})
 	p.latency, p.late = p.latency.Plus(res.Latency), p.late.Plus(res.Late)
 	p.requests += res.Sent
 	p.errors += res.Failed()
@@ -87,21 +91,20 @@ func (p *point) add(res *load.Result, began float64) {
 	}
 }
 
-// steady is the rate of right answers between the first tenth and the last tenth of them: while the queues
-// fill and while the last clients run out, fewer workers than there are have work.
-func steady(res *load.Result) float64 {
-	var done []time.Duration
-	for _, rec := range res.Records {
-		if rec.Good {
-			done = append(done, rec.Done)
-		}
+// steady is the rate of right answers between the first tenth and the last tenth of them, and their mean
+// latency: while the queues fill and while the last clients run out, fewer workers than there are have work.
+func steady(res *load.Result) (rate, latency float64) {
+	good := slices.DeleteFunc(slices.Clone(res.Records), func(rec load.Record) bool { return !rec.Good })
+	slices.SortFunc(good, func(a, b load.Record) int { return cmp.Compare(a.Done, b.Done) })
+	n := len(good)
+	first, last := n/10, n-1-n/10
+	if n < 20 || good[last].Done <= good[first].Done {
+		return res.Rate(), res.Latency.Mean().Seconds()
 	}
-	slices.Sort(done)
-	n := len(done)
-	if n < 20 || done[n-1-n/10] <= done[n/10] {
-		return res.Rate()
+	for _, rec := range good[first:last] {
+		latency += (rec.Done - rec.Intended).Seconds()
 	}
-	return float64(n-1-2*(n/10)) / (done[n-1-n/10] - done[n/10]).Seconds()
+	return float64(last-first) / (good[last].Done - good[first].Done).Seconds(), latency / float64(last-first)
 }
 
 // count adds what each node counted during a run.
@@ -184,11 +187,11 @@ func steps(rec load.Record, entry string) []result.Step {
 
 // little is by how much clients = rate × latency is off, as a share: Little's law, which no closed loop can
 // break. Where it seems broken, something was not counted.
-func (p *point) little(rate float64) float64 {
-	if p.clients == 0 || rate <= 0 {
+func (p *point) little() float64 {
+	if p.clients == 0 || len(p.inside) == 0 {
 		return 0
 	}
-	return math.Abs(rate*p.latency.Mean().Seconds()/float64(p.clients) - 1)
+	return math.Abs(law.Median(p.inside).Median/float64(p.clients) - 1)
 }
 
 // result is the point as it stands in the file.
