@@ -33,13 +33,6 @@ func (f *Fit) bootstrap(d data, seed uint64) {
 		}
 		f.ensemble[r], _ = d.least(f.Model, again, &f.Params)
 	}
-	band := func(of func(Params) float64) (float64, float64) { return f.band(of) }
-	f.Low.Lambda, f.High.Lambda = band(func(p Params) float64 { return p.Lambda })
-	f.Low.Alpha, f.High.Alpha = band(func(p Params) float64 { return p.Alpha })
-	f.Low.Beta, f.High.Beta = band(func(p Params) float64 { return p.Beta })
-	if f.Model == Capped {
-		f.Low.Knee, f.High.Knee = band(func(p Params) float64 { return p.Knee })
-	}
 }
 
 // band is the middle 95 % of a figure over the bootstrapped parameters.
@@ -96,6 +89,37 @@ func (f *Fit) Efficiency() (share, low, high float64) {
 func (f *Fit) Linear() bool {
 	_, low, _ := f.Efficiency()
 	return low >= 1-Effect
+}
+
+// Figure is one parameter of a law by name, with its 95 % band.
+type Figure struct {
+	Name             string // lambda; cap, knee; alpha, beta
+	Value, Low, High float64
+}
+
+// Figures are the finite parameters of a law. No cap and no knee are left out; a band's end that is infinite
+// is the greatest float64, as JSON knows no infinity.
+func (f *Fit) Figures() []Figure {
+	var out []Figure
+	add := func(name string, of func(Params) float64) {
+		v := of(f.Params)
+		if math.IsInf(v, 0) {
+			return
+		}
+		low, high := f.band(of)
+		out = append(out, Figure{name, v, math.Min(math.Min(low, v), math.MaxFloat64), math.Min(math.Max(high, v), math.MaxFloat64)})
+	}
+	add("lambda", func(p Params) float64 { return p.Lambda })
+	if f.Model == Capped {
+		add("cap", func(p Params) float64 { return p.Cap(Capped) })
+		add("knee", func(p Params) float64 { return p.Knee })
+		return out
+	}
+	add("alpha", func(p Params) float64 { return p.Alpha })
+	if f.Model == USL {
+		add("beta", func(p Params) float64 { return p.Beta })
+	}
+	return out
 }
 
 // Text is the law in words.

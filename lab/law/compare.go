@@ -12,8 +12,7 @@ const (
 )
 
 // exactUpTo is the greatest n+m whose counts of arrangements are whole numbers in a float64:
-// C(50, 25) ≈ 1.3·10^14 < 2^53. R computes exactly up to n, m < 50 and agrees with the normal approximation
-// to three digits from 20 on.
+// C(50, 25) ≈ 1.3·10^14 < 2^53.
 const exactUpTo = 50
 
 // MannWhitney is the two-sided p of the Mann–Whitney U test (Mann and Whitney, Ann. Math. Stat. 18, 1947):

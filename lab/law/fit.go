@@ -39,7 +39,7 @@ func (p Params) Cap(m Model) float64 {
 	case m == Capped:
 		return p.Lambda * p.Knee
 	case p.Beta > 0:
-		peak := math.Max(1, math.Sqrt((1-p.Alpha)/p.Beta)) // Gunther, §4.3: N* = √((1−σ)/κ)
+		peak := math.Max(1, math.Sqrt((1-p.Alpha)/p.Beta)) // Gunther: N* = √((1−σ)/κ)
 		return p.at(m, peak)
 	default:
 		return p.Lambda / p.Alpha
@@ -83,10 +83,10 @@ var ErrTooFew = errors.New("too few node counts")
 // Describe fits every model to at least three different node counts: through two points goes every law, so
 // two cannot establish that anything is linear. Least squares on the logarithms, since throughput is
 // measured to a share of itself; the best is chosen by AICc (Hurvich and Tsai, Biometrika 76, 1989; Burnham
-// and Anderson, Model Selection, §2.4) among the models with fewer parameters than there are node counts, because one
-// with as many goes through all of them and cannot be wrong. Where AICc is undefined (n ≤ k+1) the model that
+// and Anderson, Model Selection, §2.4) among the models with fewer parameters than there are node counts,
+// because one with as many goes through all of them and cannot be wrong. Where AICc is undefined (n ≤ k+1) the model that
 // supposes least is shown, and Also says so. Intervals are percentiles of residual bootstrap (Efron and
-// Tibshirani, An Introduction to the Bootstrap, §9.4) with the given seed.
+// Tibshirani, An Introduction to the Bootstrap, ch. 9) with the given seed.
 //
 // A law describes what was measured. It is no prediction: see [Fit.At].
 func Describe(samples []Sample, seed uint64) (Description, error) {

@@ -138,8 +138,8 @@ func TestUSLAgainstR(t *testing.T) {
 	if f.Params.Alpha < 0.01 || f.Params.Alpha > 0.03 || f.Params.Beta < 7e-5 || f.Params.Beta > 1.5e-4 {
 		t.Errorf("log residuals: %+v", f.Params)
 	}
-	if f.Low.Alpha > 0.01705 || f.High.Alpha < 0.01705 || f.Low.Beta > 7.9e-5 || f.High.Beta < 7.8e-5 {
-		t.Errorf("band α [%v, %v], β [%v, %v] excludes R's σ, κ", f.Low.Alpha, f.High.Alpha, f.Low.Beta, f.High.Beta)
+	if a, b := f.Figures()[1], f.Figures()[2]; a.Low > 0.01705 || a.High < 0.01705 || b.Low > 7.9e-5 || b.High < 7.8e-5 {
+		t.Errorf("bands %+v, %+v exclude R's σ, κ", a, b)
 	}
 	for _, f := range d.Fits {
 		t.Logf("%+v %v %v", f.Params, f.RSS, f.AICc)
@@ -324,6 +324,44 @@ func TestUSLAgainstGrid(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestFigures(t *testing.T) {
+	for _, tt := range []struct {
+		model Model
+		p     Params
+		want  string
+	}{
+		{Capped, Params{Lambda: 50, Knee: 5}, "[{lambda 50 50 50} {cap 250 250 250} {knee 5 5 5}]"},
+		{Capped, Params{Lambda: 50, Knee: math.Inf(1)}, "[{lambda 50 50 50}]"},
+		{Amdahl, Params{Lambda: 50, Alpha: 0.25}, "[{lambda 50 50 50} {alpha 0.25 0.25 0.25}]"},
+	} {
+		d := describe(t, of(tt.model, tt.p, powers...))
+		got := d.Best.Figures()
+		for i := range got {
+			for _, x := range []*float64{&got[i].Value, &got[i].Low, &got[i].High} {
+				*x = math.Round(*x*1e4) / 1e4
+			}
+		}
+		if fmt.Sprint(got) != tt.want {
+			t.Errorf("%s: %v, want %s", tt.model, got, tt.want)
+		}
+	}
+	open := 0
+	for seed := range uint64(10) {
+		d := describe(t, noisy(of(Capped, Params{Lambda: 50, Knee: 25}, powers...), 0.15, 2, seed))
+		for _, f := range d.Fits[0].Figures() {
+			if math.IsInf(f.Value, 0) || math.IsInf(f.Low, 0) || math.IsInf(f.High, 0) || f.Low > f.Value || f.High < f.Value {
+				t.Errorf("seed %d: %+v", seed, f)
+			}
+			if f.Name == "knee" && f.High == math.MaxFloat64 {
+				open++
+			}
+		}
+	}
+	if open == 0 {
+		t.Error("15 % noise, and no band of a knee at 25 of 32 is open above")
+	}
 }
 
 func TestTextOfTheRest(t *testing.T) {

@@ -112,7 +112,7 @@ func (q Queue) with(lambda, serve float64) Queue {
 const md1Exact = 15
 
 // md1Wait is P(W ≤ x) in service times: (1−ρ) Σ_{k=0}^{⌊x⌋} (−ρ(x−k))^k/k! · e^{ρ(x−k)} (Erlang 1909; Tijms, A
-// First Course in Stochastic Models, §9.2.2).
+// First Course in Stochastic Models, ch. 9).
 func md1Wait(rho, x float64) float64 {
 	sum := 0.0
 	for k := 0.0; k <= x; k++ {
@@ -127,7 +127,7 @@ func md1Wait(rho, x float64) float64 {
 }
 
 // md1Tail is P(W > x) for large x: (1−ρ)/(ρe^η−1) · e^{−ηx}, where η > 0 solves η = ρ(e^η−1): the Cramér–Lundberg
-// form for M/G/1 (Tijms, §8.4), whose error falls exponentially.
+// form for M/G/1 (Tijms, ch. 8), whose error falls exponentially.
 func md1Tail(rho float64) func(x float64) float64 {
 	low, high := -math.Log(rho), 1.0 // at low ρe^η = 1: the difference is least there, and the root lies beyond
 	for high < low || rho*math.Expm1(high) < high {
@@ -148,7 +148,7 @@ func md1Tail(rho float64) func(x float64) float64 {
 
 // UpAndOut compares scaling up with scaling out at equal cost and load: one node with c workers behind one
 // queue, against c nodes with one worker each, to which requests are dealt at random. Up is never slower, since
-// no worker is idle while somebody waits elsewhere (Kleinrock, Queueing Systems II, §5.1); out survives a node.
+// no worker is idle while somebody waits elsewhere (Kleinrock, Queueing Systems II, ch. 5); out survives a node.
 func UpAndOut(lambda, mu float64, c int) (up, out Queue, err error) {
 	if up, err = MMC(lambda, mu, c); err != nil {
 		return up, out, err

@@ -119,7 +119,7 @@ func mix(x uint64) uint64 {
 // unit is a number between 0 and 1, never one of them.
 func unit(x uint64) float64 { return (float64(x>>12) + 0.5) / (1 << 52) }
 
-// below is a whole number under n without the modulo's division (Lemire, ACM TOMACS 29(1), 2019; its bias of n/2⁶⁴ is left).
+// below is a whole number under n without a division (Lemire, ACM TOMACS 29(1), 2019; a bias of n/2⁶⁴ is left).
 func below(x uint64, n int) int {
 	hi, _ := bits.Mul64(x, uint64(n))
 	return int(hi)

@@ -21,14 +21,15 @@ type Setup struct {
 	Keys         Keys          // partitioned, ring: who owns what is asked for
 	Shares       []float64     // instead of Keys: of requests that each node owns
 	Switch       time.Duration // of one request at a switch through which all enter; 0: every node is one
-	RingReply    bool          // ring: the answer to a lookup is charged as a pass, too
+	RingReply    bool          // ring: the owner's answer to a lookup is charged as a pass, too
+	RingAck      bool          // ring: and each neighbour's acknowledgement of one, before it sends it on
 
 	Access   time.Duration // one way between a client and where it enters
 	Link     time.Duration // one way between two nodes
 	Overhead time.Duration // of the host, for each of those ways: sockets, scheduling
 
 	Clients  int     // closed loop: so many, each with one request at a time
-	Think    Sampler // between an answer and the client's next request
+	Think    Sampler // between an answer and the client's next request, and before its first
 	Rate     float64 // open loop, where Clients is 0: requests a second
 	Poisson  bool    // open loop: random arrivals, else evenly spaced
 	InTurn   bool    // a client (open: a request) enters at the node of its number, else anywhere at random
@@ -109,7 +110,8 @@ type simulation struct {
 // were sent.
 //
 // It leaves out what real runs have: other work of the host, errors, retries, and p2c's look at latencies. A
-// lookup on a ring costs an event a hop, so a request costs N/2 of them.
+// lookup on a ring costs an event a hop, so a request costs N/2 of them. A closed loop starts with all its
+// clients at once: Warm should be several times Clients.
 //
 // The same Setup gives the same [Outcome.Hash] on every machine whose logarithm rounds alike; time is whole
 // nanoseconds.
@@ -169,6 +171,9 @@ func (s *simulation) prepare() error {
 	return nil
 }
 
+// mostLookups is how many steps a ring may take: some minutes' worth.
+const mostLookups = 1e9
+
 func (s *simulation) prepareOwners() error {
 	switch s.Architecture {
 	case system.Single:
@@ -183,6 +188,9 @@ func (s *simulation) prepareOwners() error {
 	case system.Partitioned, system.Ring:
 		if s.Architecture == system.Ring && s.Switch > 0 {
 			return errors.New("a ring is entered at any of its nodes, not by a switch")
+		}
+		if n := float64(s.Nodes) / 2 * float64(s.Requests+s.Warm); s.Architecture == system.Ring && n > mostLookups {
+			return fmt.Errorf("a ring of %d nodes passes %d requests on %.1g times; want fewer of either", s.Nodes, s.Requests+s.Warm, n)
 		}
 		if s.Shares != nil && len(s.Shares) != s.Nodes {
 			return fmt.Errorf("shares of %d nodes, want %d", len(s.Shares), s.Nodes)

@@ -18,8 +18,8 @@ func (s *simulation) begin() {
 		return
 	}
 	s.rounds = make([]int64, s.Clients)
-	for c := range s.Clients {
-		s.send(int32(c))
+	for c := range s.Clients { // who thinks, thinks first: clients need not begin in step
+		s.plan(next, int64(s.Think.At(unit(draw(s.Seed, ^uint64(c), drawThink)))), 0, int32(c))
 	}
 }
 
@@ -131,6 +131,9 @@ func (s *simulation) handle(e event) {
 			s.forward(e, r)
 		}
 	case lookedUp:
+		if s.RingAck {
+			s.onward(e.node)
+		}
 		if r.owner != e.node {
 			s.lookup(e, r)
 			return

@@ -17,7 +17,8 @@ type Cluster struct {
 	Shares    []float64 // of all requests, that each node serves; nil means equal, where there is a choice
 	Hottest   float64   // p₁: share of the hottest key; 0: no key matters
 	Switch    float64   // requests a second of a switch in front of all; 0: every node is one, for itself
-	RingReply bool      // ring: the answer to a lookup is a datagram that is paid for, too
+	RingReply bool      // ring: the owner's answer to a lookup is a datagram that is paid for, too
+	RingAck   bool      // ring: and each neighbour's acknowledgement of one
 }
 
 // Expected is what the textbook says of an architecture.
@@ -31,8 +32,8 @@ type Expected struct {
 }
 
 // Expect derives the throughput at saturation from work alone. A request brings work to stations: serve =
-// 1/μ where it is answered and pass wherever something is sent onward. The operational law of utilisation (Denning and
-// Buzen, Computing Surveys 10(3), 1978) bounds it by c over the greatest demand D_i of any station, which is
+// 1/μ where it is answered and pass wherever something is sent onward. The operational law of utilisation
+// (Denning and Buzen, Computing Surveys 10(3), 1978) bounds it by c over the greatest demand D_i of any station, which is
 // reached when every station has enough to do.
 //
 // A request enters at a node drawn at random. Where that node does not serve it, the node passes it on: one
@@ -42,7 +43,8 @@ type Expected struct {
 // On a ring the lookup goes first, from the entry one way round to the owner. From a random entry the owner
 // lies 0, 1, …, N−1 hops ahead, each with probability 1/N, so (N−1)/2 datagrams are sent on average. Node i
 // sends one when it lies between: for an owner r ≥ 1 hops ahead of i, N−r of the N entries are at or behind i and
-// after the owner, so D_i grows by pass·Σ_r p_{i+r}(N−r)/N. Then the request makes its one hop.
+// after the owner, so D_i grows by pass·Σ_r p_{i+r}(N−r)/N. Then the request makes its one hop. Where
+// acknowledgements and the owner's answer are paid for as well, they add (N−1)/2 and (N−1)/N to h.
 //
 // With equal shares all is symmetric: X = N·c·μ/(1 + h·pass/serve).
 func Expect(a system.Architecture, c Cluster) (Expected, error) {
@@ -141,6 +143,9 @@ func (e *Expected) ring(c Cluster, shares []float64, pass float64) {
 		passes := sum / float64(n)
 		e.add(i, passes, pass)
 		e.Lookups += passes
+		if c.RingAck {
+			e.add((i+1)%n, passes, pass)
+		}
 		if c.RingReply {
 			e.add(i, shares[i]*float64(n-1)/float64(n), pass)
 		}
@@ -171,12 +176,19 @@ func (e *Expected) words(a system.Architecture, c Cluster) {
 			e.Formula = "min(c·μ/max_i p_i, 1/s)"
 		}
 	case system.Ring:
-		e.Formula = "N·c·μ/(1 + h·pass/serve), h = (N−1)/2 + (N−1)/N"
-		if c.RingReply {
-			e.Formula = "N·c·μ/(1 + h·pass/serve), h = (N−1)/2 + 2(N−1)/N"
+		hops, ones := "(N−1)/2", "(N−1)/N"
+		if c.RingAck {
+			hops = "(N−1)"
 		}
+		if c.RingReply {
+			ones = "2(N−1)/N"
+		}
+		e.Formula = fmt.Sprintf("N·c·μ/(1 + h·pass/serve), h = %s + %s", hops, ones)
 		if c.Shares != nil {
 			e.Formula = "c/max_i D_i, D_i = p_i·serve + pass·(Σ_r p_(i+r)(N−r)/N + (1−p_i)/N)"
+			if c.RingAck || c.RingReply {
+				e.Formula += " and what is sent back"
+			}
 		}
 		e.Source = "owner 0…N−1 hops ahead, each equally likely; " + law
 	}

@@ -31,6 +31,7 @@ func TestExpect(t *testing.T) {
 		{"ring of one", system.Ring, Cluster{Nodes: 1, Rate: 50}, 50, 0, 0},
 		{"ring of four", system.Ring, Cluster{Nodes: 4, Rate: 50}, 200 / 1.225, 2.25, 1.5},
 		{"ring of four, replies too", system.Ring, Cluster{Nodes: 4, Rate: 50, RingReply: true}, 200 / 1.3, 3, 1.5},
+		{"ring of four, all datagrams", system.Ring, Cluster{Nodes: 4, Rate: 50, RingReply: true, RingAck: true}, 200 / 1.45, 4.5, 1.5},
 		{"ring of 32, two workers", system.Ring, Cluster{Nodes: 32, Workers: 2, Rate: 50}, 3200 / (1 + (15.5+31.0/32)/10), 15.5 + 31.0/32, 15.5},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -80,7 +81,7 @@ func TestDemandsAgainstWalking(t *testing.T) {
 		for i := range shares {
 			shares[i] /= sum
 		}
-		reply := rapid.Bool().Draw(t, "reply")
+		reply, ack := rapid.Bool().Draw(t, "reply"), rapid.Bool().Draw(t, "ack")
 		for _, a := range []system.Architecture{system.Partitioned, system.Ring} {
 			const serve, pass = 0.02, 0.003
 			want := make([]float64, n)
@@ -92,6 +93,9 @@ func TestDemandsAgainstWalking(t *testing.T) {
 						for at := entry; at != owner; at = (at + 1) % n {
 							want[at] += weight * pass
 							hops += weight
+							if ack {
+								want[(at+1)%n] += weight * pass
+							}
 						}
 						if reply && owner != entry {
 							want[owner] += weight * pass
@@ -103,7 +107,7 @@ func TestDemandsAgainstWalking(t *testing.T) {
 					want[owner] += weight * serve
 				}
 			}
-			e, err := Expect(a, Cluster{Nodes: n, Rate: 1 / serve, Pass: 1 / pass, Shares: shares, RingReply: reply})
+			e, err := Expect(a, Cluster{Nodes: n, Rate: 1 / serve, Pass: 1 / pass, Shares: shares, RingReply: reply, RingAck: ack})
 			if err != nil {
 				t.Fatal(err)
 			}
