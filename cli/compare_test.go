@@ -31,7 +31,6 @@ func compared(t *testing.T, w *world, args ...string) *result.Result {
 	if left, err := os.ReadDir(filepath.Join(w.dir, ".servent", "lab")); err == nil {
 		t.Errorf("%d stages are left behind", len(left))
 	}
-	w.left()
 	return r
 }
 
