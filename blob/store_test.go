@@ -384,3 +384,21 @@ func FuzzDigest(f *testing.F) {
 		}
 	})
 }
+
+func TestReplace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "compose.yaml")
+	for _, text := range []string{"old", "new"} {
+		if err := Replace(file, []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(file); err != nil || string(got) != text {
+			t.Errorf("file = %q, %v; want %q", got, err, text)
+		}
+	}
+	if all, _ := os.ReadDir(filepath.Dir(file)); len(all) != 1 {
+		t.Errorf("%d files are left, want one", len(all))
+	}
+	if err := Replace(filepath.Join(file, "no folder"), nil, 0o600); err == nil {
+		t.Error("no error where there is no folder")
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"servent/blob"
 	"servent/lab"
 	"servent/lab/check"
 	"servent/lab/result"
@@ -50,6 +51,10 @@ func (e *env) apply(name string, dry, yes bool) error {
 	if err != nil {
 		return err
 	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -66,8 +71,8 @@ func (e *env) apply(name string, dry, yes bool) error {
 	if dry {
 		return nil
 	}
-	if err := replace(file, text); err != nil {
-		return err
+	if err := blob.Replace(file, text, info.Mode().Perm()); err != nil {
+		return fmt.Errorf("write your file: %w", err)
 	}
 	fmt.Fprintf(e.err, "next: servent%s up\n", e.where())
 	return nil
@@ -105,31 +110,4 @@ func mainFile(dir string, files []string) (string, error) {
 		return file, nil
 	}
 	return files[0], nil
-}
-
-// replace writes a file whole: after a crash it is the old or the new one.
-func replace(file string, text []byte) error {
-	info, err := os.Stat(file)
-	if err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // gone already when all went well
-	_, err = tmp.Write(text)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Chmod(tmp.Name(), info.Mode().Perm())
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), file)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"servent/admin"
+	"servent/blob"
 	"servent/system"
 )
 
@@ -179,22 +180,7 @@ func (f Folder) write(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(string(f), name+".*")
-	if err != nil {
-		return f.hint(err)
-	}
-	defer os.Remove(tmp.Name()) // gone already when all went well
-	_, err = tmp.Write(b)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), f.path(name))
-	}
-	if err != nil {
+	if err := blob.Replace(f.path(name), b, 0o600); err != nil {
 		return f.hint(fmt.Errorf("write %s: %w", f.path(name), err))
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"servent/blob"
 	"servent/system"
 )
 
@@ -62,22 +63,7 @@ func (r *Result) Write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("write a result: %w", err)
 	}
-	tmp, err := os.CreateTemp(dir, FileName+".*")
-	if err != nil {
-		return fmt.Errorf("write a result: %w", err)
-	}
-	_, err = tmp.Write(append(text, '\n'))
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Chmod(tmp.Name(), 0o644)
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), filepath.Join(dir, FileName))
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name()) // the first error says why
+	if err := blob.Replace(filepath.Join(dir, FileName), append(text, '\n'), 0o644); err != nil {
 		return fmt.Errorf("write a result: %w", err)
 	}
 	return nil
