@@ -91,10 +91,10 @@ func (e *env) compare(ctx context.Context, o compareOptions) error {
 	if o.repeats < 1 {
 		return misuse{errors.New("repeats: want 1 or more")}
 	}
-	if err := e.bundle(ctx, base.System); err != nil {
+	state := e.folder()
+	if err := state.Make(); err != nil {
 		return err
 	}
-	state := e.folder()
 	lo.Dir, lo.Blobs = filepath.Join(string(state), "lab"), state.Blobs()
 	if lo.Variants, err = e.variants(ctx, base, lo.Service, o.vary); err != nil {
 		return err
@@ -314,7 +314,7 @@ func (e *env) variant(ctx context.Context, base *sysfile.Result, service system.
 	if err != nil {
 		return err
 	}
-	if err := own.bundle(ctx, res.System); err != nil {
+	if err := e.bundle(ctx, res.System); err != nil {
 		return err
 	}
 	v.System = res.System

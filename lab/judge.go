@@ -27,7 +27,7 @@ const (
 func (r *run) conclude() *result.Result {
 	res := &result.Result{
 		Version: result.Version, Servent: r.o.Version, System: r.base.Name, Service: r.service, Files: r.o.Files,
-		Mode: result.Emulated, Depth: r.o.Depth, Seed: r.seed, Started: r.began, Took: time.Since(r.began).Seconds(),
+		Mode: result.Emulated, Depth: result.Quick, Seed: r.seed, Started: r.began, Took: time.Since(r.began).Seconds(),
 		Host: r.host, Goal: r.goal, Load: r.words(), Capacity: r.capacities(),
 	}
 	for _, v := range r.variants {

@@ -39,8 +39,7 @@ type Options struct {
 	Variants []Variant
 	Service  system.ServiceName // the one that is compared
 	Files    []string           // that were read
-	Depth    result.Depth       // "" means quick
-	Nodes    []int              // numbers of nodes, rising; nil: 1, 2, 4, of full 1, 2, 4 … 32
+	Nodes    []int              // numbers of nodes; nil: 1, 2, 4
 	Repeats  int                // of every point; 0 means 6, the fewest that give an interval of 95 %
 	NoFault  bool               // no node is killed at the end
 	Seed     uint64             // of every draw; 0 means 1
@@ -69,9 +68,6 @@ func Run(ctx context.Context, o Options) (*result.Result, error) {
 	}
 	if o.Tell == nil {
 		o.Tell = func(Progress) {}
-	}
-	if o.Depth == "" {
-		o.Depth = result.Quick
 	}
 	if o.Repeats == 0 {
 		o.Repeats = fewest

@@ -107,11 +107,11 @@ func TestArchitectures(t *testing.T) {
 }
 
 func TestGoal(t *testing.T) {
-	g, err := goal(&system.Compare{Goal: map[string]string{"p90": "50ms", "p99": "0.2s", "errors": "0.5%", "survive": "2 nodes"}}, result.Quick)
+	g, err := goal(&system.Compare{Goal: map[string]string{"p90": "50ms", "p99": "0.2s", "errors": "0.5%", "survive": "2 nodes"}})
 	if err != nil || g.Percentile != 99 || g.LatencyMS != 200 || g.Errors != 0.005 || g.Survive != 2 {
 		t.Errorf("goal = %+v, %v", g, err)
 	}
-	if g, _ = goal(nil, result.Quick); g.Percentile != 90 || g.LatencyMS != 100 {
+	if g, _ = goal(nil); g.Percentile != 90 || g.LatencyMS != 100 {
 		t.Errorf("without a goal: %+v, want p90 < 100 ms", g)
 	}
 }

@@ -62,9 +62,6 @@ func newPlan(o Options) (*plan, error) {
 	p.base = p.variants[0].System
 	if p.nodes == nil {
 		p.nodes = []int{1, 2, 4}
-		if o.Depth == result.Full {
-			p.nodes = []int{1, 2, 4, 8, 16, 32}
-		}
 	}
 	slices.Sort(p.nodes)
 	p.nodes = slices.Compact(p.nodes)
@@ -75,7 +72,7 @@ func newPlan(o Options) (*plan, error) {
 		return nil, err
 	}
 	var err error
-	if p.goal, err = goal(p.base.Compare, o.Depth); err != nil {
+	if p.goal, err = goal(p.base.Compare); err != nil {
 		return nil, err
 	}
 	return p, p.readLoad()

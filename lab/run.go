@@ -33,7 +33,6 @@ type run struct {
 const (
 	turnFor   = 500 * time.Millisecond // that a turn of a point takes where nothing bounds the variant
 	turnLeast = 24                     // requests of a turn
-	fullTurn  = 4                      // times as many requests in full
 	warmUp    = 16                     // requests before the first turn: connections are made, programs are warm
 	ceiling   = 0.25                   // of what the machine can switch: emulated nodes together want no more
 )
@@ -73,11 +72,7 @@ func (r *run) kills(nodes int) bool {
 
 // requests of one turn: the same for every variant.
 func (r *run) requests(nodes int) int {
-	n := int(ideal(r.base.Nodes, nodes) * turnFor.Seconds())
-	if r.o.Depth == result.Full {
-		n *= fullTurn
-	}
-	return max(n, turnLeast)
+	return max(int(ideal(r.base.Nodes, nodes)*turnFor.Seconds()), turnLeast)
 }
 
 // turnSeconds is about how long a turn takes.
@@ -102,7 +97,7 @@ func (r *run) side(ctx context.Context, nodes int) error {
 	r.tell(0, "%s: starting %s", some(nodes, "node"), some(len(r.variants), "system"))
 	want := map[string]*system.System{}
 	for i := range r.variants {
-		want[r.stageName(i, nodes)] = r.variants[i].scaled(r.service, nodes)
+		want[stageName(i, nodes)] = r.variants[i].scaled(r.service, nodes)
 	}
 	stages, err := r.stagings.openAll(ctx, want, r.service)
 	if err != nil {
@@ -113,9 +108,9 @@ func (r *run) side(ctx context.Context, nodes int) error {
 	records := map[string][]load.Record{} // of the service's whole life so far, where a node is killed later
 	for turn := -1; turn < r.repeats; turn++ {
 		for i := range r.variants {
-			v := r.variants[(i+max(turn, 0))%len(r.variants)] // A B C, B C A, …: nobody is always first
-			s := stages[r.stageName(slices.IndexFunc(r.variants, func(o Variant) bool { return o.Name == v.Name }), nodes)]
-			if err := r.turn(ctx, v, s, nodes, turn, records); err != nil {
+			k := (i + max(turn, 0)) % len(r.variants) // A B C, B C A, …: nobody is always first
+			v := r.variants[k]
+			if err := r.turn(ctx, v, stages[stageName(k, nodes)], nodes, turn, records); err != nil {
 				return fmt.Errorf("%s on %s: %w", v.Name, some(nodes, "node"), err)
 			}
 		}
@@ -125,7 +120,7 @@ func (r *run) side(ctx context.Context, nodes int) error {
 	}
 	for i, v := range r.variants {
 		r.tell(faultRun.Seconds(), "%s: a node of %s is killed", some(nodes, "node"), v.Name)
-		s, err := r.kill(ctx, v, stages[r.stageName(i, nodes)], nodes, records[v.Name])
+		s, err := r.kill(ctx, v, stages[stageName(i, nodes)], nodes, records[v.Name])
 		if err != nil {
 			return fmt.Errorf("kill a node of %s: %w", v.Name, err)
 		}
@@ -135,7 +130,7 @@ func (r *run) side(ctx context.Context, nodes int) error {
 }
 
 // stageName is a folder for a variant.
-func (r *run) stageName(variant, nodes int) string { return fmt.Sprintf("v%d-n%d", variant+1, nodes) }
+func stageName(variant, nodes int) string { return fmt.Sprintf("v%d-n%d", variant+1, nodes) }
 
 // turn is one repeat of one variant; turn -1 warms it up.
 func (r *run) turn(ctx context.Context, v Variant, s *stage, nodes, turn int, records map[string][]load.Record) error {

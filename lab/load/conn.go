@@ -3,7 +3,6 @@ package load
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -49,7 +48,6 @@ type conn struct {
 type pool struct {
 	doors   func() []string
 	dialing func(ctx context.Context, network, addr string) (net.Conn, error)
-	secure  *tls.Config // nil: plain
 
 	mu     sync.Mutex
 	idle   map[string][]*conn
@@ -58,8 +56,8 @@ type pool struct {
 	closed bool
 }
 
-func newPool(s Site, secure *tls.Config) *pool {
-	p := &pool{doors: s.Doors, dialing: s.Dial, secure: secure, idle: map[string][]*conn{}, open: map[*conn]struct{}{}, down: map[string]time.Time{}}
+func newPool(s Site) *pool {
+	p := &pool{doors: s.Doors, dialing: s.Dial, idle: map[string][]*conn{}, open: map[*conn]struct{}{}, down: map[string]time.Time{}}
 	if p.dialing == nil {
 		p.dialing = (&net.Dialer{KeepAlive: -1}).DialContext // requests notice a dead peer; probes cost system calls
 	}
@@ -138,18 +136,6 @@ func (p *pool) dial(ctx context.Context, door string, deadline time.Time) (*conn
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	nc, err := p.dialing(ctx, "tcp", door)
-	if err == nil && p.secure != nil {
-		cfg := p.secure.Clone()
-		if host, _, splitErr := net.SplitHostPort(door); splitErr == nil && cfg.ServerName == "" {
-			cfg.ServerName = host
-		}
-		cfg.NextProtos = []string{"http/1.1"}
-		sc := tls.Client(nc, cfg)
-		if err = sc.HandshakeContext(ctx); err != nil {
-			_ = nc.Close() // the handshake's error says why
-		}
-		nc = sc
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {

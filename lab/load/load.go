@@ -158,7 +158,7 @@ func newRunner(o Options) (*runner, error) {
 		if sum += s.Share; alike {
 			sum++
 		}
-		r.pools, r.share = append(r.pools, newPool(s, nil)), append(r.share, sum)
+		r.pools, r.share = append(r.pools, newPool(s)), append(r.share, sum)
 	}
 	r.shots.New = func() any { return &shot{seed: o.Seed, answer: answer{keep: o.Keep}} }
 	return r, nil
