@@ -49,12 +49,9 @@ func (r *run) kill(ctx context.Context, v Variant, s *stage, nodes int, before [
 	defer timer.Stop()
 	o := r.options(s, faultFirst)
 	o.Rate, o.Duration, o.Timeout = load.Rate{From: rate}, faultRun, faultRun
-	res, err := load.Run(ctx, o)
+	res, err := drive(ctx, o)
 	if err != nil {
 		return nil, err
-	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
 	}
 	out := survived(res, (<-killed).Seconds(), rate)
 	out.What, out.Nodes, out.KeysLost = fmt.Sprintf("kill 1 node (%s)", victim), nodes, -1
@@ -145,9 +142,9 @@ func (r *run) lost(ctx context.Context, s *stage, before, during []load.Record, 
 	o.Keys = load.Keys{Kind: "sequential", N: r.keys.N}
 	o.Clients, o.Count = 8, int(r.keys.N)
 	o.Duration = min(max(time.Duration(1.5*float64(r.keys.N)/rate*float64(time.Second)), time.Second), finalMost)
-	after, err := load.Run(ctx, o)
-	if err != nil || ctx.Err() != nil {
-		return ctx.Err()
+	after, err := drive(ctx, o)
+	if err != nil {
+		return err
 	}
 	if lost, keys := begunAnew(before, during, after.Records, out.FaultAt); r.checks == check.Counter && keys > 0 {
 		out.KeysLost, out.LostText = float64(lost)/float64(keys), fmt.Sprintf("%d of %d keys", lost, keys)

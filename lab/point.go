@@ -48,6 +48,15 @@ type point struct {
 	traceWhat string
 }
 
+// drive runs a load to its end: one that was cut short has measured nothing.
+func drive(ctx context.Context, o load.Options) (*load.Result, error) {
+	res, err := load.Run(ctx, o)
+	if err == nil {
+		err = ctx.Err()
+	}
+	return res, err
+}
+
 // repeat is one turn of a variant: the load, and what nodes counted meanwhile.
 func (r *run) repeat(ctx context.Context, p *point, s *stage, o load.Options) ([]load.Record, error) {
 	before, err := s.meters(ctx)
@@ -55,12 +64,9 @@ func (r *run) repeat(ctx context.Context, p *point, s *stage, o load.Options) ([
 		return nil, err
 	}
 	began := time.Since(r.began).Seconds()
-	res, err := load.Run(ctx, o)
+	res, err := drive(ctx, o)
 	if err != nil {
 		return nil, err
-	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
 	}
 	after, err := s.meters(ctx)
 	if err != nil {

@@ -148,12 +148,9 @@ func (r *run) turn(ctx context.Context, v Variant, s *stage, nodes, turn int, re
 			return err
 		}
 		o.First, o.Count = 0, warmUp
-		res, err := load.Run(ctx, o)
+		res, err := drive(ctx, o)
 		if err != nil {
 			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
 		}
 		p.check.Add(res.Records)
 		records[v.Name] = append(records[v.Name], res.Records...)
@@ -202,9 +199,9 @@ func (r *run) prepare(ctx context.Context, s *stage, p *point, records map[strin
 	o := r.options(s, preloadFirst)
 	o.Mix, o.Keys = r.mix[i:i+1], load.Keys{Kind: "sequential", N: r.keys.N}
 	o.Clients, o.Count = p.clients, int(r.keys.N)
-	res, err := load.Run(ctx, o)
-	if err != nil || ctx.Err() != nil {
-		return ctx.Err()
+	res, err := drive(ctx, o)
+	if err != nil {
+		return err
 	}
 	for j := range res.Records {
 		res.Records[j].Entry = i
@@ -241,7 +238,7 @@ func (r *run) capacity(ctx context.Context) error {
 	defer s.close()
 	one := r.options(s, 0)
 	one.Clients, one.Count, one.Duration = 1, 400, time.Second
-	alone, err := load.Run(ctx, one)
+	alone, err := drive(ctx, one)
 	if err == nil {
 		err = r.answers(v, s, alone)
 	}
@@ -250,9 +247,9 @@ func (r *run) capacity(ctx context.Context) error {
 	}
 	all := r.options(s, 1000)
 	all.Clients, all.Count, all.Duration = 16, 20_000, time.Second
-	many, err := load.Run(ctx, all)
-	if err != nil || ctx.Err() != nil {
-		return ctx.Err()
+	many, err := drive(ctx, all)
+	if err != nil {
+		return err
 	}
 	r.host.Ceiling = many.Rate()
 	rate := roundDown(min(0.5/alone.Latency.Quantile(0.99).Seconds(), ceiling*many.Rate()/float64(r.nodes[len(r.nodes)-1])))
