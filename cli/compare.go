@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"servent/blob"
 	"servent/lab"
 	"servent/lab/report"
 	"servent/lab/result"
@@ -160,13 +162,10 @@ func (e *env) compared(ctx context.Context, res *result.Result, state string) er
 
 // writePage writes the report as one HTML file.
 func writePage(file string, res *result.Result) error {
-	f, err := os.Create(file)
-	if err != nil {
-		return fmt.Errorf("write the report: %w", err)
-	}
-	err = report.HTML(f, res)
-	if cerr := f.Close(); err == nil {
-		err = cerr
+	var page bytes.Buffer
+	err := report.HTML(&page, res)
+	if err == nil {
+		err = blob.Replace(file, page.Bytes(), 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
