@@ -46,7 +46,7 @@ func (t *turn) divide(p *part) *system.Parts {
 // its end. Empty: they stay.
 func moved(was, is *system.Deployment) string {
 	if was.Parts == nil || is.Parts == nil {
-		return ""
+		return turned(was, is)
 	}
 	var owners []system.InstanceID
 	for _, a := range is.Assignments {
@@ -63,18 +63,23 @@ func moved(was, is *system.Deployment) string {
 			n++
 		}
 	}
-	if n == 0 {
+	return leave(is, float64(n)/system.Partitions)
+}
+
+// leave says what it means that a share of the keys, 0 to 1, get another owner.
+func leave(is *system.Deployment, share float64) string {
+	if share == 0 {
 		return ""
 	}
-	text := percent(n, system.Partitions) + " of its keys get another owner"
+	text := percent(share) + " of its keys get another owner"
 	if is.Service.Data.Kind == system.DataNone {
 		return text
 	}
 	return text + "; what the old one holds of them is lost to requests: a program's keys do not move"
 }
 
-// percent writes a share: 25 %, 33.3 %.
-func percent(n, of int) string { return number(100*float64(n)/float64(of)) + " %" }
+// percent writes a share of 0 to 1: 25 %, 33.3 %.
+func percent(share float64) string { return number(100*share) + " %" }
 
 // Divide gives every partition an owner, moving as few as it can. Partitions whose owner is not among
 // owners go to those that have the fewest. With level, those that have more than their share give some up

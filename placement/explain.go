@@ -51,8 +51,10 @@ func Explain(in Input, service system.ServiceName) []Choice {
 		if b := before[a.Instance]; b != nil && a.Goal == system.GoalRun && b.Goal == system.GoalRun && b.Node == a.Node {
 			c.Reason = "stays: it ran here; it came here because: " + a.Reason
 		}
-		if parts := in.Plan.Deployment(service).Parts; parts != nil {
-			c.Reason += "; owns " + percent(parts.Share(a.Instance), system.Partitions) + " of the keys"
+		if d := in.Plan.Deployment(service); d.Parts != nil {
+			c.Reason += "; owns " + percent(float64(d.Parts.Share(a.Instance))/system.Partitions) + " of the keys"
+		} else if d.Ring != nil {
+			c.Reason += "; owns " + percent(d.Ring.Share(a.Instance)) + " of the ring"
 		}
 		v, ok := t.fleet.index[a.Node]
 		counted := ok && a.Goal != system.GoalDrain && !slices.Contains(old, a)

@@ -4,8 +4,8 @@
 // remembers nothing; everything it needs to know later stands in the plan. Start at [Next].
 //
 // A decision has five parts, one file each: settle.go says what becomes of the instances that are there,
-// roll.go how many are added and drained in this step, search.go where the added ones go, divide.go which
-// keys are whose, words.go why.
+// roll.go how many are added and drained in this step, search.go where the added ones go, divide.go and
+// circle.go which keys are whose, words.go why.
 package placement
 
 import (
@@ -219,10 +219,17 @@ func (t *turn) count(p *part) int {
 
 // most is how many instances of the service one node may have; 0 is no bound.
 func most(s *system.Service) int {
-	if row, ok := architecture.Of(s.Architecture); ok && row.Where == architecture.EveryNode {
+	if everywhere(s) {
 		return 1
 	}
 	return s.Placement.MaxPerNode
+}
+
+// everywhere says that the service has an instance on every eligible node, and so no room for a second one
+// beside it.
+func everywhere(s *system.Service) bool {
+	row, ok := architecture.Of(s.Architecture)
+	return ok && row.Where == architecture.EveryNode
 }
 
 // of returns what an assignment's instance is made from.
@@ -253,7 +260,7 @@ func (t *turn) assemble() *system.Plan {
 		slices.SortFunc(d.Assignments, func(a, b system.Assignment) int {
 			return cmp.Compare(ordinal(a.Instance), ordinal(b.Instance))
 		})
-		d.Parts = t.divide(p)
+		d.Parts, d.Ring = t.divide(p), t.circle(p)
 		plan.Services = append(plan.Services, d)
 	}
 	slices.SortFunc(plan.Services, func(a, b system.Deployment) int { return cmp.Compare(a.Service.Name, b.Service.Name) })

@@ -109,7 +109,7 @@ func (t *turn) misplaced(p *part, a *system.Assignment, onNode map[system.NodeID
 
 // stopsFirst says that an instance's place must be free before its successor takes it.
 func (t *turn) stopsFirst(p *part) bool {
-	return p.svc.Tied() || p.svc.Update.Order == "stop-first" ||
+	return p.svc.Tied() || p.svc.Update.Order == "stop-first" || everywhere(p.svc) ||
 		slices.ContainsFunc(p.active, func(a *system.Assignment) bool { return p.of(a).Tied() }) ||
 		slices.ContainsFunc(slices.Concat(p.drains, p.freed), func(a *system.Assignment) bool { return p.of(a).Tied() })
 }

@@ -1,6 +1,9 @@
 package system
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Plan says what should run where. The conductor writes it under its fencing number; agents and
 // route tables follow it. It is complete: what it does not name must not run.
@@ -26,6 +29,7 @@ type Deployment struct {
 	Spec        Digest       `json:"spec"`            // what an instance is made from; see [Service.Spec]
 	Assignments []Assignment `json:"assignments"`     // sorted by instance
 	Parts       *Parts       `json:"parts,omitempty"` // of a partitioned service: who owns which keys
+	Ring        Places       `json:"ring,omitempty"`  // of a ring: where its members stand
 }
 
 // Partitions is into how many parts the keys of a partitioned service are divided, whatever its number
@@ -57,6 +61,48 @@ func (p *Parts) Share(id InstanceID) (n int) {
 		}
 	}
 	return n
+}
+
+// Places says where the members of a service's ring stand: sorted places on a circle of 2^64. A key belongs
+// to the member that stands where the key falls, or first after it.
+type Places []Place
+
+// Place is one member's place.
+type Place struct {
+	Instance InstanceID `json:"instance"`
+	At       uint64     `json:"at"`
+}
+
+// Of returns the owner of what falls on a place, or "" when there is none.
+func (r Places) Of(at uint64) InstanceID {
+	for _, m := range r {
+		if m.At >= at {
+			return m.Instance
+		}
+	}
+	if len(r) > 0 {
+		return r[0].Instance
+	}
+	return ""
+}
+
+// Range is how much of the circle the i-th member owns: from the member before it, without, to its own
+// place. One alone owns it all, which counts as one place less.
+func (r Places) Range(i int) uint64 {
+	if len(r) == 1 {
+		return math.MaxUint64
+	}
+	return r[i].At - r[(i+len(r)-1)%len(r)].At
+}
+
+// Share is how much of the keys an instance owns, 0 to 1.
+func (r Places) Share(id InstanceID) float64 {
+	for i, m := range r {
+		if m.Instance == id {
+			return float64(r.Range(i)) / (1 << 64)
+		}
+	}
+	return 0
 }
 
 // Assignment gives one instance to one node.
