@@ -15,7 +15,7 @@ const named = 3
 
 // Build makes the table of node self. An instance gets requests when the plan lets it run, its node is
 // seen, and the node says that it is ready as the assignment specifies it. A nil plan gives a table
-// without services.
+// without services. A [Ring] among the locators gets its overlay from who runs it, before the table is used.
 func Build(plan *system.Plan, seen []system.Seen, self system.NodeID) *Table {
 	t := &Table{Self: self, Services: map[system.ServiceName]*Service{}, Nodes: []system.NodeID{self}}
 	nodes := make(map[system.NodeID]*system.Seen, len(seen))
@@ -79,14 +79,16 @@ func (s *Service) keyed(plan *system.Plan, d *system.Deployment) {
 	}
 	rule.Any = d.Service.NoKey == "any"
 	s.Key = rule
-	if d.Parts == nil {
-		return
-	}
-	at := &Partitioned{Parts: d.Parts, Nodes: map[system.InstanceID]system.NodeID{}, Epoch: uint64(plan.Generation)}
+	nodes, epoch := map[system.InstanceID]system.NodeID{}, uint64(plan.Generation)
 	for _, a := range d.Assignments {
-		at.Nodes[a.Instance] = a.Node
+		nodes[a.Instance] = a.Node
 	}
-	s.Locator = at
+	switch {
+	case d.Parts != nil:
+		s.Locator = &Partitioned{Parts: d.Parts, Nodes: nodes, Epoch: epoch}
+	case d.Ring != nil:
+		s.Locator = &Ring{Places: d.Ring, Nodes: nodes, Tied: d.Service.Tied(), Epoch: epoch}
+	}
 }
 
 // found is what is seen of an assignment.
