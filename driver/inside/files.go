@@ -69,7 +69,7 @@ func (p *preparedFiles) Start(_ context.Context, s driver.Spec) (driver.Instance
 		return nil, fmt.Errorf("start %s: %w", s.Instance, err)
 	}
 	f := &files{root: root, digest: p.digest, tags: map[string]tag{}}
-	return start(string(s.Instance), f, f.check, func() { root.Close() }), nil
+	return driver.Host(string(s.Instance), f, f.check, func() { root.Close() }), nil
 }
 
 // files answers GET and HEAD from a folder and nothing beside it: the root refuses .. and symbolic links

@@ -79,7 +79,7 @@ func (p preparedOrigin) Start(_ context.Context, s driver.Spec) (driver.Instance
 		}
 		return conn.Close()
 	}
-	return start(string(s.Instance), proxy, check, pool.CloseIdleConnections), nil
+	return driver.Host(string(s.Instance), proxy, check, pool.CloseIdleConnections), nil
 }
 
 // rewrite joins the paths, calls the origin by its own name, and says for whom. A door stands before us:
