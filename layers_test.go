@@ -38,6 +38,7 @@ var floors = map[string]int{
 	"driver/drivertest":   2,
 	"driver/process":      2,
 	"driver/inside":       2,
+	"driver/wasm":         2,
 	"peer/wire":           2,
 	"conductor":           3,
 	"agent":               3,
@@ -86,6 +87,7 @@ var owners = map[string]string{
 	"charm.land/lipgloss/":        "cli",
 	"golang.org/x/term":           "cli",
 	"github.com/HdrHistogram/":    "meter",
+	"github.com/tetratelabs/":     "driver/wasm",
 }
 
 // pure packages decide: they read no clock, open nothing and start nothing.

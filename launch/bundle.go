@@ -56,6 +56,17 @@ func bundle(ctx context.Context, s *system.Service, store *blob.Store, told func
 			return err
 		}
 		return pack(sw, store, sw.Dir, paths)
+	case system.Wasm:
+		if err := build(ctx, s, told); err != nil {
+			return err
+		}
+		file := product(sw)
+		if info, err := os.Stat(file); err != nil {
+			return &system.Hint{Err: fmt.Errorf("%s: wasm: %w", s.Pos, err), Next: buildHint(sw)}
+		} else if info.IsDir() {
+			return fmt.Errorf("%s: wasm: want a module, %s is a folder", s.Pos, file)
+		}
+		return pack(sw, store, filepath.Dir(file), []string{filepath.Base(file)})
 	case system.Files:
 		root := sw.From
 		if !filepath.IsAbs(root) {
@@ -110,6 +121,9 @@ func looksLikePath(arg string) bool { return strings.ContainsAny(arg, `/\`) }
 func buildHint(sw *system.Software) string {
 	if len(sw.Build) > 0 {
 		return "run the build by hand: cd " + sw.Dir + " && " + strings.Join(sw.Build, " ")
+	}
+	if sw.Kind == system.Wasm {
+		return "add build: beside module:, or check the path"
 	}
 	return "add build: under process, or check the path in run:"
 }
@@ -168,6 +182,9 @@ func build(ctx context.Context, s *system.Service, told func(Step)) error {
 	began := time.Now()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, sw.Build[0], sw.Build[1:]...)
+	if sw.Kind == system.Wasm { // so that one line builds it on every system
+		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = sw.Dir, &out, &out, 2*time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
@@ -179,21 +196,33 @@ func build(ctx context.Context, s *system.Service, told func(Step)) error {
 		return &system.Hint{Err: fmt.Errorf("%s: build: %s: %w\n%s", s.Pos, step.Text, err, strings.TrimRight(out.String(), "\n")),
 			Next: "cd " + sw.Dir + " && " + step.Text}
 	}
-	if _, err := os.Stat(filepath.Join(sw.Dir, sw.Run[0])); err == nil {
+	if _, err := os.Stat(product(sw)); err == nil {
 		now := time.Now() // a build that found nothing to do leaves the old time, and would run again
-		_ = os.Chtimes(filepath.Join(sw.Dir, sw.Run[0]), now, now)
+		_ = os.Chtimes(product(sw), now, now)
 	}
 	step.Done, step.Took = true, time.Since(began)
 	told(step)
 	return nil
 }
 
+// product is the file that a build makes: a program or a module.
+func product(sw *system.Software) string {
+	name := sw.From
+	if sw.Kind == system.Process {
+		name = sw.Run[0]
+	}
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(sw.Dir, name)
+}
+
 // upToDate says that the program exists and no file beside it is newer. The folder that holds the
 // program counts as output unless it holds the sources, too.
 func upToDate(sw *system.Software) (bool, error) {
-	program := filepath.Join(sw.Dir, sw.Run[0])
+	program := product(sw)
 	built, err := os.Stat(program)
-	if !looksLikePath(sw.Run[0]) || err != nil {
+	if sw.Kind == system.Process && !looksLikePath(sw.Run[0]) || err != nil {
 		return false, nil
 	}
 	output := filepath.Dir(program)

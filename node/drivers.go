@@ -1,9 +1,12 @@
 package node
 
 import (
+	"path/filepath"
+
 	"servent/driver"
 	"servent/driver/inside"
 	"servent/driver/process"
+	"servent/driver/wasm"
 	"servent/system"
 )
 
@@ -13,10 +16,11 @@ func (n *Node) drivers() map[system.SoftwareKind]driver.Driver {
 		system.Process: n.process,
 		system.Files:   inside.Files(),
 		system.Origin:  inside.Origin(),
+		system.Wasm:    wasm.New(wasm.Options{Cache: filepath.Join(n.boot.Blobs, "compiled")}),
 	}
 }
 
 // Doctored lists the engines to be probed on a machine that runs no node.
 func Doctored() []driver.Driver {
-	return []driver.Driver{process.New(process.Options{}), inside.Files(), inside.Origin()}
+	return []driver.Driver{process.New(process.Options{}), inside.Files(), inside.Origin(), wasm.New(wasm.Options{})}
 }

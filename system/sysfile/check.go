@@ -13,7 +13,7 @@ import (
 )
 
 // built says which software runs today.
-var built = []system.SoftwareKind{system.Process, system.Files, system.Origin}
+var built = []system.SoftwareKind{system.Process, system.Files, system.Origin, system.Wasm}
 
 // builtPolicies are the pickers that exist today; the first is the default.
 var builtPolicies = []string{"p2c", "roundrobin", "random", "leastconn"}

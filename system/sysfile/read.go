@@ -147,7 +147,7 @@ func layer(s *system.Service, c types.ServiceConfig) system.By {
 	row, _ := architecture.Of(s.Architecture)
 	switch {
 	case s.Key != "" && s.Key != notation.Source, len(s.Routes) > 0, s.Health.HTTP != "",
-		s.Software.Kind == system.Files, s.Software.Kind == system.Origin,
+		s.Software.Kind == system.Files, s.Software.Kind == system.Origin, s.Software.Kind == system.Wasm,
 		len(row.By) == 1 && row.By[0] == system.ByRequest:
 		return system.ByRequest
 	}
@@ -178,11 +178,14 @@ func (f *file) software(c types.ServiceConfig, x value) system.Software {
 	}
 	v := said[0]
 	s := system.Software{Kind: system.SoftwareKind(last(v.at)), From: v.text(), Dir: f.dir(v.at)}
-	if s.Kind == system.Process {
+	_, long := v.raw.(map[string]any)
+	switch {
+	case s.Kind == system.Process && long:
+		s.From, s.Run, s.Build, s.Include = "", command(v.key("run")), command(v.key("build")), v.key("include").texts()
+	case s.Kind == system.Process:
 		s.From, s.Run = "", command(v)
-		if _, long := v.raw.(map[string]any); long {
-			s.Run, s.Build, s.Include = command(v.key("run")), command(v.key("build")), v.key("include").texts()
-		}
+	case s.Kind == system.Wasm && long:
+		s.From, s.Build = v.key("module").text(), command(v.key("build"))
 	}
 	return s
 }
