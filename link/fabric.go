@@ -23,7 +23,7 @@ type Counter struct {
 }
 
 // Traffic is one direction. Bytes are those on the wire, with TLS and its handshakes. Messages are
-// writes; of what is received, reads that brought something.
+// writes; of what is received, reads that brought something; and datagrams.
 type Traffic struct {
 	Bytes    int64 `json:"bytes"`
 	Messages int64 `json:"messages"`
@@ -39,6 +39,7 @@ type tally struct {
 type fabric struct {
 	*roads
 	self identity.ID
+	line *line // of datagrams
 
 	mu        sync.Mutex
 	stopped   bool
@@ -49,10 +50,12 @@ type fabric struct {
 }
 
 func newFabric(self identity.ID, em Emulation) *fabric {
-	return &fabric{
+	f := &fabric{
 		roads: newRoads(em), self: self, listeners: map[Proto]*listener{},
 		wires: map[*wire]bool{}, tallies: map[destination]*tally{},
 	}
+	f.line = newLine(&f.carriers)
+	return f
 }
 
 // Self returns the node whose link this is.
@@ -110,20 +113,32 @@ func (f *fabric) towards(node system.NodeID, site system.Site) *way {
 // join makes a connection of a stream whose other end is known: what the wire has counted so far goes
 // to the peer's tally.
 func (f *fabric) join(s stream, w *wire, peer Peer) *conn {
-	to := destination{peer.Node, peer.Site}
-	f.mu.Lock()
-	t := f.tallies[to]
-	if t == nil {
-		t = &tally{}
-		f.tallies[to] = t
-	}
-	f.mu.Unlock()
+	t := f.tally(peer)
 	t.sent.Add(w.tally.sent.Load())
 	t.received.Add(w.tally.received.Load())
 	t.opened.Add(1)
 	t.open.Add(1)
 	w.tally = t
 	return &conn{stream: s, peer: peer, tally: t}
+}
+
+// tally returns the peer's counters.
+func (f *fabric) tally(peer Peer) *tally {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	to := destination{peer.Node, peer.Site}
+	t := f.tallies[to]
+	if t == nil {
+		t = &tally{}
+		f.tallies[to] = t
+	}
+	return t
+}
+
+func (f *fabric) isStopped() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stopped
 }
 
 // stop breaks all connections and listeners, and waits until nothing is carried any more.
@@ -145,6 +160,7 @@ func (f *fabric) stop() {
 	for _, w := range wires {
 		w.abort()
 	}
+	f.line.stop()
 	f.carriers.Wait()
 }
 

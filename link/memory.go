@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"servent/identity"
 	"servent/system"
@@ -26,6 +28,7 @@ type Memory struct {
 	*fabric
 	hub  *Hub
 	site system.Site
+	mail *MemoryDatagrams
 }
 
 // Link joins a node to the hub. One of the same name that joined before is killed: it was restarted.
@@ -34,7 +37,8 @@ func (h *Hub) Link(id identity.ID) *Memory { return h.LinkAt(id, "", Emulation{}
 // LinkAt joins a node that is at a site, with the ways to other sites emulated.
 func (h *Hub) LinkAt(id identity.ID, site system.Site, em Emulation) *Memory {
 	h.Kill(id.Node)
-	m := &Memory{newFabric(id, em), h, site}
+	m := &Memory{fabric: newFabric(id, em), hub: h, site: site}
+	m.mail = &MemoryDatagrams{inbox: newInbox(), link: m}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.nodes[id.Node] = m
@@ -47,6 +51,7 @@ func (h *Hub) Kill(node system.NodeID) {
 	if m := h.node(node); m != nil {
 		m.reset()
 		m.stop()
+		m.mail.end()
 	}
 }
 
@@ -117,4 +122,67 @@ func (m *Memory) dial(ctx context.Context, to system.NodeID, proto Proto) (*conn
 		return nil, err
 	}
 	return m.join(ours, ours, Peer{peer.self, peer.site}), nil
+}
+
+// MemoryDatagrams are the datagrams of a [Memory] link: the twin of [Datagrams]. They need no session, so
+// that the first is not later than the others.
+type MemoryDatagrams struct {
+	inbox
+	link *Memory
+	open atomic.Bool
+	once sync.Once
+}
+
+// Datagrams returns the link's datagrams. What comes before the first call is lost.
+func (m *Memory) Datagrams() *MemoryDatagrams {
+	m.mail.open.Store(true)
+	return m.mail
+}
+
+// end makes the receivers return.
+func (d *MemoryDatagrams) end() { d.once.Do(func() { close(d.closed) }) }
+
+// Send sends at most [MaxDatagram] bytes; see [Datagrams.Send].
+func (d *MemoryDatagrams) Send(to system.NodeID, b []byte) error {
+	if err := d.send(to, b); err != nil {
+		d.unsent.Add(1)
+		return fmt.Errorf("send a datagram to %s: %w", to, err)
+	}
+	return nil
+}
+
+func (d *MemoryDatagrams) send(to system.NodeID, b []byte) error {
+	if err := checkSize(b); err != nil {
+		return err
+	}
+	peer := d.link.hub.node(to)
+	switch {
+	case peer == nil:
+		return ErrUnknownNode
+	case d.link.isStopped():
+		return net.ErrClosed
+	case peer.isStopped():
+		return ErrRefused
+	case !peer.mail.open.Load():
+		return fmt.Errorf("%s does not answer %s", to, Datagram)
+	}
+	ours := d.link.tally(Peer{peer.self, peer.site})
+	ours.sent.Add(int64(len(b)))
+	ours.writes.Add(1)
+	b = slices.Clone(b)
+	if !d.link.line.cast(d.link.towards(to, peer.site), len(b), func() { peer.mail.take(d.link, b) }) {
+		d.cut.Add(1)
+	}
+	return nil
+}
+
+// take gets a datagram from another node.
+func (d *MemoryDatagrams) take(from *Memory, b []byte) {
+	if d.link.isStopped() {
+		return
+	}
+	theirs := d.link.tally(Peer{from.self, from.site})
+	theirs.received.Add(int64(len(b)))
+	theirs.reads.Add(1)
+	d.drop(letter{from.self.Node, b})
 }
