@@ -13,6 +13,8 @@ import (
 
 	"servent/identity"
 	"servent/system"
+
+	"pgregory.net/rapid"
 )
 
 // mailer is what both links' datagrams offer.
@@ -140,9 +142,9 @@ func TestDatagramsArrive(t *testing.T) {
 		}
 		p.send(t, "a", "a", "to myself")
 		p.expect(t, "a", "a", "to myself")
-		for n := range p.links {
-			if got := p.mail[n].Lost(); got != (Lost{Unsent: got.Unsent}) {
-				t.Errorf("%s lost %+v", n, got)
+		for n, want := range map[system.NodeID]Lost{"a": {Unsent: 1}, "b": {}} {
+			if got := p.mail[n].Lost(); got != want {
+				t.Errorf("%s lost %+v, want %+v", n, got, want)
 			}
 		}
 	})
@@ -311,6 +313,55 @@ func TestFullWayLosesDatagrams(t *testing.T) {
 	})
 }
 
+// TestDatagramsUnderChangingFaults: whatever happens to the way, a datagram comes once or not at all, never
+// before its delay, and only cuts and queues that are full lose it.
+func TestDatagramsUnderChangingFaults(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		faults := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Fault {
+			return Fault{
+				Cut:  rapid.Bool().Draw(t, "cut"),
+				Slow: time.Duration(rapid.IntRange(0, 200).Draw(t, "slow")) * ms,
+				Rate: rapid.SampledFrom([]int64{0, 8e4, 8e6}).Draw(t, "rate"),
+			}
+		}), 1, 12).Draw(rt, "faults")
+		delay := time.Duration(rapid.IntRange(0, 50).Draw(rt, "delay")) * ms
+		synctest.Test(t, func(t *testing.T) {
+			p := memoryPost(t, far(Path{Delay: delay}, Path{}))
+			const all = 200
+			var sent [all]time.Time
+			go func() {
+				for i := range all {
+					sent[i] = time.Now()
+					p.send(t, "a", "b", string([]byte{byte(i)}))
+					time.Sleep(3 * ms)
+				}
+			}()
+			go func() {
+				for i, f := range faults {
+					time.Sleep(time.Duration(20+i*7%30) * ms)
+					p.links["a"].Fault("b", f)
+				}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			came := map[byte]bool{}
+			for {
+				_, b, err := p.mail["b"].Receive(ctx)
+				if err != nil {
+					break
+				}
+				if i := b[0]; came[i] || time.Since(sent[i]) < delay {
+					t.Fatalf("datagram %d took %v, came before: %v", i, time.Since(sent[i]), came[i])
+				}
+				came[b[0]] = true
+			}
+			if got := int64(len(came)) + p.mail["a"].Lost().Cut; got != all {
+				t.Errorf("%d came and %d were lost, want %d together", len(came), p.mail["a"].Lost().Cut, all)
+			}
+		})
+	})
+}
+
 // TestKillForgetsDatagrams: the end of a bubble finds nothing on its way.
 func TestKillForgetsDatagrams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -402,4 +453,70 @@ func TestLanesOfBothCiphers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// BenchmarkDatagram is 200 bytes there and back in an open session, beside plain UDP.
+func BenchmarkDatagram(b *testing.B) {
+	p := securePost(b, nil)
+	go echoDatagrams(b.Context(), p.mail["b"])
+	plain := plainUDP(b)
+	message, got := make([]byte, 200), make([]byte, MaxDatagram)
+	ours := func() {
+		if err := p.mail["a"].Send("b", message); err != nil {
+			b.Fatal(err)
+		}
+		if _, _, err := p.mail["a"].Receive(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	ours()
+	var udp, secure time.Duration
+	for b.Loop() {
+		udp += timed(func() {
+			if _, err := plain.Write(message); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := plain.Read(got); err != nil {
+				b.Fatal(err)
+			}
+		})
+		secure += timed(ours)
+	}
+	b.ReportMetric(float64(secure)/float64(b.N), "ns/echo")
+	b.ReportMetric(float64(secure)/float64(udp), "x/udp")
+}
+
+func echoDatagrams(ctx context.Context, m mailer) {
+	for {
+		from, b, err := m.Receive(ctx)
+		if err != nil {
+			return
+		}
+		_ = m.Send(from, b)
+	}
+}
+
+// plainUDP is a socket whose peer echoes.
+func plainUDP(b *testing.B) net.Conn {
+	far, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { far.Close() })
+	go func() {
+		p := make([]byte, MaxDatagram)
+		for {
+			n, from, err := far.ReadFromUDPAddrPort(p)
+			if err != nil {
+				return
+			}
+			_, _ = far.WriteToUDPAddrPort(p[:n], from)
+		}
+	}()
+	near, err := net.Dial("udp", far.LocalAddr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { near.Close() })
+	return near
 }

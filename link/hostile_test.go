@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -397,21 +398,19 @@ func TestNothingIsLeft(t *testing.T) {
 // TestPeerIsKilled: after kill -9 a node is known as dead at once, and its next life is found at once.
 func TestPeerIsKilled(t *testing.T) {
 	ca := must(identity.NewAuthority("test"))
-	var at string // of the living b; a's own goroutines read it after a Send that follows
-	known := make(chan string, 1)
-	known <- ""
+	var at atomic.Pointer[string] // where the living b is
 	resolve := func(system.NodeID) (Address, bool) {
-		at := <-known
-		known <- at
-		return Address{Host: at}, at != ""
+		host := at.Load()
+		if host == nil {
+			return Address{}, false
+		}
+		return Address{Host: *host}, true
 	}
 	a, addr, _ := serving(t, keeper(t, ca, "a"), resolve, 0)
 	d, _ := open(t, a)
 	for life := range 2 {
-		b, said := startChild(t, ca, addr, "127.0.0.1:0")
-		at = said
-		<-known
-		known <- at
+		b, host := startChild(t, ca, addr)
+		at.Store(&host)
 		word := fmt.Sprint("life ", life)
 		until(t, "b answers", func() bool {
 			if err := d.Send("b", []byte(word)); err != nil && !errors.Is(err, ErrRefused) {
@@ -431,14 +430,14 @@ func TestPeerIsKilled(t *testing.T) {
 }
 
 // startChild runs b in a process of its own and returns where its link is.
-func startChild(t *testing.T, ca *identity.Authority, a, listen string) (*exec.Cmd, string) {
+func startChild(t *testing.T, ca *identity.Authority, a string) (*exec.Cmd, string) {
 	t.Helper()
 	credential, err := must(ca.Issue(identity.ID{Cluster: ca.Cluster(), Role: identity.Node, Node: "b"}, nil, 0)).MarshalText()
 	if err != nil {
 		t.Fatal(err)
 	}
 	child := exec.Command(os.Args[0], "-test.run=^TestChild$")
-	child.Env = append(os.Environ(), "LINK_CHILD="+string(credential), "LINK_CHILD_A="+a, "LINK_CHILD_LISTEN="+listen)
+	child.Env = append(os.Environ(), "LINK_CHILD="+string(credential), "LINK_CHILD_A="+a)
 	out, err := child.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -473,7 +472,7 @@ func TestChild(t *testing.T) {
 	s := New(Options{Identity: must(identity.NewKeeper(c)), Resolve: func(system.NodeID) (Address, bool) {
 		return Address{Host: os.Getenv("LINK_CHILD_A")}, true
 	}})
-	ln := must(net.Listen("tcp", os.Getenv("LINK_CHILD_LISTEN")))
+	ln := must(net.Listen("tcp", "127.0.0.1:0"))
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		_, _ = os.Stdin.Read(make([]byte, 1))

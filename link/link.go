@@ -1,7 +1,7 @@
-// Package link is the only way a byte leaves a node: mutual TLS between nodes, the delay line, rate and
-// cut of emulated links and faults, counters, and the node's station. Nothing else but drivers and public
+// Package link is the only way a byte leaves a node: mutual TLS between nodes, datagrams under keys of that,
+// the delay line, rate and cut of emulated links and faults, counters, and the node's station. Nothing else but drivers and public
 // listeners opens a socket. It knows who is at the other end, never what is said.
-// Start at [Link]; [Secure] is the real one, [Memory] its twin inside one process.
+// Start at [Link]; [Secure] is the real one, [Memory] its twin inside one process. [Datagrams] go beside it.
 package link
 
 import (

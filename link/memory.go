@@ -133,7 +133,7 @@ type MemoryDatagrams struct {
 	once sync.Once
 }
 
-// Datagrams returns the link's datagrams. What comes before the first call is lost.
+// Datagrams returns the link's datagrams. A peer that has not called it cannot be sent any.
 func (m *Memory) Datagrams() *MemoryDatagrams {
 	m.mail.open.Store(true)
 	return m.mail
