@@ -49,20 +49,25 @@ func (e *Env) Self() Peer { return e.dir.Self(e.self) }
 // ID is a peer's place.
 func (e *Env) ID(p Peer) ID { return e.dir.ID(p) }
 
-// Send sends a message; it may be lost, late or doubled.
-func (e *Env) Send(to Peer, ev Event) { e.add(Effect{Action: Send, To: to, Event: ev}) }
+// Send sends a message with peers; it may be lost, late or doubled. Peers stand apart from ev, whose own are
+// not looked at, so that a list made for the call stays off the heap.
+func (e *Env) Send(to Peer, ev Event, peers ...Peer) {
+	e.add(Effect{Action: Send, To: to, Event: ev}, peers)
+}
 
 // After brings ev back to this slot as a timer, ns nanoseconds from now or a little later.
 func (e *Env) After(ns int64, ev Event) {
-	e.add(Effect{Action: Timer, To: Nobody, After: ns, Event: ev})
+	e.add(Effect{Action: Timer, To: Nobody, After: ns, Event: ev}, nil)
 }
 
-// Done ends the command with ev's Tag.
-func (e *Env) Done(ev Event) { e.add(Effect{Action: Answer, To: Nobody, Event: ev}) }
+// Done ends the command with ev's Tag; peers are as for Send.
+func (e *Env) Done(ev Event, peers ...Peer) {
+	e.add(Effect{Action: Answer, To: Nobody, Event: ev}, peers)
+}
 
-func (e *Env) add(f Effect) {
+func (e *Env) add(f Effect, peers []Peer) {
 	n, m := len(e.peers), len(e.data)
-	e.peers, e.data = append(e.peers, f.Event.Peers...), append(e.data, f.Event.Data...)
+	e.peers, e.data = append(e.peers, peers...), append(e.data, f.Event.Data...)
 	f.Event.Peers, f.Event.Data = e.peers[n:len(e.peers):len(e.peers)], e.data[m:len(e.data):len(e.data)]
 	e.out = append(e.out, f)
 }

@@ -1,0 +1,264 @@
+// Package ring is a ring of nodes as a state machine: each knows its predecessor and a few successors, and a
+// lookup goes from neighbour to neighbour to the node that owns the key. It is Chord without fingers (Stoica
+// et al., Chord, IEEE/ACM ToN 11(1), 2003, §IV: consistent hashing, successor lists, stabilisation). It
+// never reads a clock, sends or starts anything, and knows no node but those it is told of. Start at
+// [Ring.Handle]; stabilise.go keeps the ring, lookup.go walks it.
+//
+// One rule closes the ring, joins it, repairs it and heals a partition: of the members that a node hears of,
+// the nearest one above it that answers is its successor. Differs from Chord §IV.E, where a node joins by a
+// lookup: that needs a ring to ask, and when all nodes of a system start together there is none.
+package ring
+
+import (
+	"servent/peer"
+)
+
+// Options of a [New] ring. Times are nanoseconds.
+type Options struct {
+	Successors int   // kept by each member: the ring survives that many neighbours dying together, less one; 0 means 4
+	Contacts   int   // members known from outside that each keeps; 0 means 8
+	Questions  int   // open lookups of each; a power of two, at most 4096; 0 means 4
+	Period     int64 // between two looks at the neighbours; 0 means 500 ms
+	Timeout    int64 // the least wait for a neighbour's answer, and the first; 0 means 250 ms
+	Tries      int   // questions without an answer that make a neighbour dead; 0 means 4
+	Wait       int64 // the least wait for a lookup's answer, two and four times that after further tries; 0 means 300 ms
+	Hops       int   // most datagrams of a lookup; 0 means 4096
+	Fixed      bool  // a member answers for no key before the known member below it: data that does not move when a node dies
+}
+
+const (
+	millisecond = 1_000_000
+	graves      = 8 // peers that each member takes for dead, at most
+	quiet       = 6 // periods without any neighbour until a member takes itself for the only one
+	buried      = 6 // periods until a dead peer may be asked again
+)
+
+// Timers.
+const (
+	tick    = peer.Timers + iota // look at the neighbours
+	late                         // a neighbour's answer is due
+	overdue                      // a lookup's answer is due
+)
+
+// Messages.
+const (
+	ask    = peer.Travels + iota // who are your neighbours? Flags: notify
+	tell                         // Peers: predecessor before the question (the teller, if none), successors; Flags: accepted, out
+	look                         // Key, Hops, Num most hops, Peers: who asks; Flags: which way
+	answer                       // to look. Hops, Num epoch; Flags: an outcome. The sender is the owner
+	leave                        // Key: owned the keys after it, if Flags say so; Peers: its successors
+)
+
+// Flags.
+const (
+	notify   uint8 = 1 // ask: I take you for my successor
+	accepted uint8 = 1 // tell: I take you for my predecessor
+	out      uint8 = 2 // tell: I take no part
+	owned    uint8 = 1 // leave
+)
+
+// Ring is the machine.
+type Ring struct {
+	o         Options
+	nodes     []node
+	next      []peer.Peer // Successors of each slot, the nearest first
+	contacts  []peer.Peer // Contacts of each slot, the first half the nearest above it
+	graves    []grave
+	questions []question
+}
+
+// node is one slot's state. It holds no pointer.
+type node struct {
+	in       bool // takes part
+	owns     bool // low is known
+	agreed   bool // the successor takes this node for its predecessor
+	limited  bool // limit is known
+	nexts    uint8
+	known    uint8 // contacts
+	graves   uint8 // next to be overwritten
+	free     uint16
+	pred     peer.Peer
+	heard    int64   // when pred was
+	lonely   int64   // since when there is no neighbour
+	low      peer.ID // owns the keys after it
+	limit    peer.ID // the known member below; see Options.Fixed
+	epoch    uint64
+	tick     peer.Tag
+	ask      asked // the successor, or who might be a nearer one
+	check    asked // the predecessor
+	rtt      estimate
+	lookTime estimate
+}
+
+// asked is a question to a neighbour; tag 0 means none is open.
+type asked struct {
+	to    peer.Peer
+	tag   peer.Tag
+	tries uint8
+	flags uint8
+	at    int64 // of the last try
+}
+
+type grave struct {
+	who   peer.Peer
+	until int64
+}
+
+// estimate is a smoothed round trip and its deviation (RFC 6298 §2).
+type estimate struct{ mean, dev int64 }
+
+func (e *estimate) add(rtt int64) {
+	if e.mean == 0 {
+		e.mean, e.dev = rtt, rtt/2
+		return
+	}
+	off := e.mean - rtt
+	if off < 0 {
+		off = -off
+	}
+	e.dev += (off - e.dev) / 4
+	e.mean += (rtt - e.mean) / 8
+}
+
+// wait is how long an answer may take.
+func (e *estimate) wait(least int64) int64 { return max(least, e.mean+4*e.dev) }
+
+// New makes the machine of n slots, all of them outside the ring.
+func New(n int, o Options) *Ring {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	span := func(v *int64, d int64) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&o.Successors, 4)
+	def(&o.Contacts, 8)
+	def(&o.Questions, 4)
+	def(&o.Tries, 4)
+	def(&o.Hops, 4096)
+	span(&o.Period, 500*millisecond)
+	span(&o.Timeout, 250*millisecond)
+	span(&o.Wait, 300*millisecond)
+	o.Successors, o.Contacts, o.Tries, o.Hops = min(o.Successors, 16), min(o.Contacts, 255), min(o.Tries, 255), min(o.Hops, 1<<16-1)
+	if o.Questions > 4096 || o.Questions&(o.Questions-1) != 0 {
+		panic("ring: questions are no power of two up to 4096")
+	}
+	r := &Ring{
+		o: o, nodes: make([]node, n), next: make([]peer.Peer, n*o.Successors), contacts: make([]peer.Peer, n*o.Contacts),
+		graves: make([]grave, n*graves), questions: make([]question, n*o.Questions),
+	}
+	for i := range r.graves {
+		r.graves[i].who = peer.Nobody
+	}
+	for s := range r.nodes {
+		r.nodes[s].pred = peer.Nobody
+		open := r.open(peer.Slot(s))
+		for i := range open {
+			open[i].next = uint16(i + 1)
+		}
+	}
+	return r
+}
+
+// Handle implements [peer.Protocol].
+func (r *Ring) Handle(env *peer.Env, self peer.Slot, ev *peer.Event) {
+	a := act{r, env, self, ev.At, &r.nodes[self], env.Self(), peer.ID{}}
+	a.id = env.ID(a.me)
+	switch ev.Kind {
+	case peer.Know:
+		a.know(ev.Peers)
+	case peer.Join:
+		a.join(ev.Num)
+	case peer.Leave:
+		a.leave()
+	case peer.Locate:
+		a.locate(ev)
+	case tick:
+		if a.n.in && ev.Tag == a.n.tick {
+			a.tick()
+		}
+	case late:
+		a.late(ev.Tag)
+	case overdue:
+		a.overdue(ev.Tag)
+	case ask:
+		a.onAsk(ev)
+	case tell:
+		a.onTell(ev)
+	case look:
+		if len(ev.Peers) == 1 {
+			a.route(lookup{ev.Key, ev.Peers[0], ev.Tag, ev.Hops, min(ev.Num, uint64(r.o.Hops)), ev.Flags}, ev.From)
+		}
+	case answer:
+		a.onAnswer(ev)
+	case leave:
+		a.onLeave(ev)
+	default:
+		if ev.Kind < peer.Travels {
+			panic("ring: an unknown command or timer")
+		}
+	}
+}
+
+// act is one slot handling one event.
+type act struct {
+	r    *Ring
+	env  *peer.Env
+	self peer.Slot
+	now  int64
+	n    *node
+	me   peer.Peer
+	id   peer.ID
+}
+
+// Drop implements [peer.Protocol].
+func (r *Ring) Drop(p peer.Peer) {
+	for s := range r.nodes {
+		n, self := &r.nodes[s], peer.Slot(s)
+		if n.pred == p {
+			n.pred = peer.Nobody
+		}
+		if n.ask.to == p {
+			n.ask = asked{}
+		}
+		if n.check.to == p {
+			n.check = asked{}
+		}
+		n.nexts = without(r.nexts(self), p)
+		n.known = without(r.known(self), p)
+		for i := range r.dead(self) {
+			if g := &r.dead(self)[i]; g.who == p {
+				g.who = peer.Nobody
+			}
+		}
+	}
+}
+
+// without removes a peer in place and returns how many are left.
+func without(peers []peer.Peer, p peer.Peer) (n uint8) {
+	for _, q := range peers {
+		if q != p {
+			peers[n] = q
+			n++
+		}
+	}
+	return n
+}
+
+func (r *Ring) nexts(s peer.Slot) []peer.Peer {
+	return r.next[int(s)*r.o.Successors:][:r.nodes[s].nexts]
+}
+
+func (r *Ring) known(s peer.Slot) []peer.Peer {
+	return r.contacts[int(s)*r.o.Contacts:][:r.nodes[s].known]
+}
+
+func (r *Ring) dead(s peer.Slot) []grave { return r.graves[int(s)*graves:][:graves] }
+
+func (r *Ring) open(s peer.Slot) []question {
+	return r.questions[int(s)*r.o.Questions:][:r.o.Questions]
+}
