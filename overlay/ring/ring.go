@@ -28,7 +28,6 @@ type Options struct {
 
 const (
 	millisecond = 1_000_000
-	graves      = 8 // peers that each member takes for dead, at most
 	quiet       = 6 // periods without any neighbour until a member takes itself for the only one
 	buried      = 6 // periods until a dead peer may be asked again
 )
@@ -63,7 +62,7 @@ type Ring struct {
 	nodes     []node
 	next      []peer.Peer // Successors of each slot, the nearest first
 	contacts  []peer.Peer // Contacts of each slot, the first half the nearest above it
-	graves    []grave
+	graves    []grave     // Contacts and Successors of each slot: peers taken for dead
 	questions []question
 }
 
@@ -73,9 +72,11 @@ type node struct {
 	owns     bool // low is known
 	agreed   bool // the successor takes this node for its predecessor
 	limited  bool // limit is known
+	hoped    bool // who was asked last was not the successor
 	nexts    uint8
-	known    uint8 // contacts
-	graves   uint8 // next to be overwritten
+	known    uint8  // contacts
+	turn     uint8  // the contact to ask next when there is no successor
+	graves   uint16 // next to be overwritten
 	free     uint16
 	pred     peer.Peer
 	heard    int64   // when pred was
@@ -149,7 +150,7 @@ func New(n int, o Options) *Ring {
 	}
 	r := &Ring{
 		o: o, nodes: make([]node, n), next: make([]peer.Peer, n*o.Successors), contacts: make([]peer.Peer, n*o.Contacts),
-		graves: make([]grave, n*graves), questions: make([]question, n*o.Questions),
+		graves: make([]grave, n*(o.Contacts+o.Successors)), questions: make([]question, n*o.Questions),
 	}
 	for i := range r.graves {
 		r.graves[i].who = peer.Nobody
@@ -257,7 +258,10 @@ func (r *Ring) known(s peer.Slot) []peer.Peer {
 	return r.contacts[int(s)*r.o.Contacts:][:r.nodes[s].known]
 }
 
-func (r *Ring) dead(s peer.Slot) []grave { return r.graves[int(s)*graves:][:graves] }
+func (r *Ring) dead(s peer.Slot) []grave {
+	n := r.o.Contacts + r.o.Successors
+	return r.graves[int(s)*n:][:n]
+}
 
 func (r *Ring) open(s peer.Slot) []question {
 	return r.questions[int(s)*r.o.Questions:][:r.o.Questions]

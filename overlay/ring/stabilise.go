@@ -88,30 +88,34 @@ func (a act) alone() bool {
 		(n.known == 0 || n.lonely != 0 && a.now-n.lonely >= quiet*a.r.o.Period)
 }
 
-// seek asks the nearest member above this node that is not known to be dead: the successor, or one who may
-// take its place. Chord §IV.E, stabilize, which asks the successor alone.
+// seek asks the successor, or the nearest member between it and this node that is not known to be dead and may
+// take its place; by turns, so that many dead ones do not keep it from the successor. Chord §IV.E, stabilize,
+// asks the successor alone. Without a successor, one contact after the other is asked.
 func (a act) seek() {
-	n, next := a.n, a.r.nexts(a.self)
+	n, next, known := a.n, a.r.nexts(a.self), a.r.known(a.self)
 	if n.ask.tag != 0 {
 		return
 	}
-	best, end := peer.Nobody, a.id
-	if len(next) > 0 {
-		end = a.env.ID(next[0])
-	}
-	consider := func(p peer.Peer) {
-		if id := a.env.ID(p); p != a.me && keyspace.Inside(id, a.id, end) && !a.dead(p) {
-			best, end = p, id
+	best := peer.Nobody
+	if len(next) > 0 && !n.hoped {
+		end := a.env.ID(next[0])
+		for _, p := range known {
+			if id := a.env.ID(p); keyspace.Inside(id, a.id, end) && !a.dead(p) {
+				best, end = p, id
+			}
 		}
 	}
-	for _, p := range a.r.known(a.self) {
-		consider(p)
+	if len(next) == 0 {
+		best = n.pred
+		for i := range known {
+			if p := known[(int(n.turn)+i)%len(known)]; !a.dead(p) {
+				best, n.turn = p, uint8((int(n.turn)+i+1)%len(known))
+				break
+			}
+		}
 	}
-	if len(next) == 0 && n.pred != peer.Nobody {
-		consider(n.pred)
-	}
-	switch {
-	case best != peer.Nobody:
+	switch n.hoped = best != peer.Nobody; {
+	case n.hoped:
 		a.question(&n.ask, best, 0)
 	case len(next) > 0:
 		a.question(&n.ask, next[0], notify)
@@ -139,6 +143,8 @@ func (a act) late(tag peer.Tag) {
 		return // answered meanwhile
 	case tag == n.check.tag:
 		q = &n.check
+	case len(next) == 0:
+		most = 1 // there are others, and no time
 	case !n.agreed || q.to != next[0]:
 		most = (most + 1) / 2 // it is only hoped for
 	}
@@ -383,7 +389,9 @@ func (a act) dead(p peer.Peer) bool {
 }
 
 func (a act) bury(p peer.Peer) {
-	a.r.dead(a.self)[a.n.graves%graves] = grave{p, a.now + buried*a.r.o.Period}
+	a.alive(p) // one grave each
+	all := a.r.dead(a.self)
+	all[int(a.n.graves)%len(all)] = grave{p, a.now + buried*a.r.o.Period}
 	a.n.graves++
 }
 
