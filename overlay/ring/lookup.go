@@ -213,8 +213,7 @@ func (a act) onAnswer(ev *peer.Event) {
 			a.n.lookTime.add(a.now - q.first)
 		}
 		a.close(q, peer.Event{Flags: ev.Flags, Hops: ev.Hops, Num: ev.Num}, ev.From)
-	case peer.Lost: // the one asked takes no part
+	case peer.Lost: // the one asked takes no part: the next try, when it is time, is another's
 		a.bury(ev.From)
-		a.overdue(ev.Tag)
 	}
 }

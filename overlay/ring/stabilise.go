@@ -196,8 +196,7 @@ func (a act) onAsk(ev *peer.Event) {
 	flags := uint8(0)
 	if ev.Flags&notify != 0 {
 		switch {
-		case n.pred == ev.From:
-		case n.pred == peer.Nobody || keyspace.Inside(id, a.env.ID(n.pred), a.id):
+		case n.pred == ev.From || n.pred == peer.Nobody || keyspace.Inside(id, a.env.ID(n.pred), a.id):
 			a.setPred(ev.From)
 		case n.check.tag == 0:
 			a.question(&n.check, n.pred, 0) // the sender does not see it: is it still there?
