@@ -223,7 +223,8 @@ func (n *kept) choosePorts(claimed claims) error {
 	return fmt.Errorf("no %d free ports in a row between %d and %d", span, portsFrom, portsUntil)
 }
 
-// free claims the i-th slice and tries its first ports: the link's, the web door's, the first doors'.
+// free claims the i-th slice and tries its first ports: the link's, also for datagrams, the web door's, the
+// first doors'.
 func (n *kept) free(i int, claimed claims) bool {
 	if !claimed.take(n.claim(i)) {
 		return false
@@ -235,6 +236,11 @@ func (n *kept) free(i int, claimed claims) bool {
 		}
 		ln.Close()
 	}
+	packets, err := net.ListenPacket("udp", net.JoinHostPort(n.host(i), strconv.Itoa(n.portBase(i))))
+	if err != nil {
+		return false
+	}
+	packets.Close()
 	return true
 }
 

@@ -120,6 +120,15 @@ func TestNextPassesOver(t *testing.T) {
 	if err != nil || moved.PortBase == first.PortBase {
 		t.Errorf("with a port of node-2 taken: base %d (%v), want another than %d", moved.PortBase, err, first.PortBase)
 	}
+	packets, err := net.ListenPacket("udp", net.JoinHostPort(moved.host(2), strconv.Itoa(moved.portBase(2))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	again, err := moved.next(sysOf(2, group("node", 2)), nil, claimed)
+	if err != nil || again.PortBase == moved.PortBase {
+		t.Errorf("with node-2's port for datagrams taken: base %d (%v), want another than %d", again.PortBase, err, moved.PortBase)
+	}
 	one, err := first.next(sysOf(2, group("node", 1)), nil, claimed)
 	if err != nil {
 		t.Fatal(err)
