@@ -297,20 +297,30 @@ func TestCutLosesDatagrams(t *testing.T) {
 
 // TestFullWayLosesDatagrams: what a router's queue does not hold is gone; what it holds arrives.
 func TestFullWayLosesDatagrams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := memoryPost(t, far(Path{Rate: 8e6}, Path{}))
-		for range 2 * minRoom / MaxDatagram {
-			p.send(t, "a", "b", strings.Repeat("x", MaxDatagram))
-		}
-		time.Sleep(time.Minute)
-		held := int64(minRoom / MaxDatagram)
-		if got, want := p.mail["a"].Lost().Cut, int64(2*minRoom/MaxDatagram)-held; got != want {
-			t.Errorf("%d lost, want %d", got, want)
-		}
-		if got := p.links["b"].Counters()[0].Received.Messages; got != held {
-			t.Errorf("%d arrived, want %d", got, held)
-		}
-	})
+	for _, tt := range []struct {
+		name string
+		path Path
+		held int64 // datagrams
+	}{
+		{"narrow", Path{Rate: 8e5}, 1 + int64(queueMost/(12*ms))}, // 12ms each, and the one that overflows
+		{"long", Path{Delay: time.Hour}, maxRoom / MaxDatagram},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := memoryPost(t, far(tt.path, Path{}))
+				for range 2 * tt.held {
+					p.send(t, "a", "b", strings.Repeat("x", MaxDatagram))
+				}
+				time.Sleep(2 * time.Hour)
+				if got := p.mail["a"].Lost().Cut; got != tt.held {
+					t.Errorf("%d lost, want %d", got, tt.held)
+				}
+				if got := p.links["b"].Counters()[0].Received.Messages; got != tt.held {
+					t.Errorf("%d arrived, want %d", got, tt.held)
+				}
+			})
+		})
+	}
 }
 
 // TestDatagramsUnderChangingFaults: whatever happens to the way, a datagram comes once or not at all, never

@@ -35,22 +35,22 @@ func newLine(carriers *sync.WaitGroup) *line {
 }
 
 // cast sends n bytes on their way: arrive is called when they are there, at once if nothing is emulated.
-// It returns false when they are lost: while the way is cut, or when as many wait on it as a connection
-// may have there.
+// It returns false when they are lost: the way says so, or 4 MiB are on it already.
 func (l *line) cast(w *way, n int, arrive func()) bool {
 	if w.free() {
 		arrive()
 		return true
 	}
-	if w.silent() {
+	due, lost := w.datagram(time.Now(), n)
+	if lost {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stopped || l.held[w] > 0 && l.held[w]+n > w.room() {
+	if l.stopped || l.held[w]+n > maxRoom {
 		return false
 	}
-	f := &flight{w.reserve(time.Now(), n), l.put, w, n, arrive}
+	f := &flight{due, l.put, w, n, arrive}
 	l.put++
 	l.held[w] += n
 	heap.Push(&l.queue, f)
@@ -69,12 +69,24 @@ func (l *line) cast(w *way, n int, arrive func()) bool {
 // free says that nothing delays, bounds or cuts the way now.
 func (w *way) free() bool { return w == nil || !w.active.Load() }
 
-// silent says that the way is cut.
-func (w *way) silent() bool {
+// queueMost is how long a datagram may wait for a slow stretch before there is no room for it.
+const queueMost = time.Second
+
+// datagram says when a datagram of n bytes that leaves now arrives, and whether it is lost on the way: a
+// cut loses all, a rate those that would wait longer than queueMost.
+func (w *way) datagram(now time.Time, n int) (due time.Time, lost bool) {
 	w.roads.mu.Lock()
-	defer w.roads.mu.Unlock()
-	node, site, _ := w.stretches()
-	return node.fault.Cut || site.fault.Cut
+	node, site, path := w.stretches()
+	full := now.Add(queueMost)
+	lost = node.fault.Cut || site.fault.Cut ||
+		path.Rate > 0 && site.free.After(full) ||
+		site.fault.Rate > 0 && site.line.After(full) ||
+		node.fault.Rate > 0 && node.line.After(full)
+	w.roads.mu.Unlock()
+	if lost {
+		return time.Time{}, true
+	}
+	return w.reserve(now, n), false
 }
 
 // carry lets datagrams go until there are none.
