@@ -16,9 +16,10 @@ type Env struct {
 type Action uint8
 
 const (
-	Send   Action = iota // Event to the peer To
-	Timer                // Event to this slot, After nanoseconds from now; it cannot be stopped, so stale ones are known by Tag
-	Answer               // Event to whoever gave the command with its Tag
+	Send    Action = iota // Event to the peer To
+	Forward               // the same, as work for a lookup, which costs what the node's capacity says
+	Timer                 // Event to this slot, After nanoseconds from now; it cannot be stopped, so stale ones are known by Tag
+	Answer                // Event to whoever gave the command with its Tag
 )
 
 // Effect is one wish of a machine. Its slices are valid until the next [Env.Begin].
@@ -53,6 +54,11 @@ func (e *Env) ID(p Peer) ID { return e.dir.ID(p) }
 // not looked at, so that a list made for the call stays off the heap.
 func (e *Env) Send(to Peer, ev Event, peers ...Peer) {
 	e.add(Effect{Action: Send, To: to, Event: ev}, peers)
+}
+
+// Forward is Send of a lookup that goes on to the next node: the driver charges for it.
+func (e *Env) Forward(to Peer, ev Event, peers ...Peer) {
+	e.add(Effect{Action: Forward, To: to, Event: ev}, peers)
 }
 
 // After brings ev back to this slot as a timer, ns nanoseconds from now or a little later.

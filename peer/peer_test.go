@@ -161,11 +161,13 @@ func TestEnv(t *testing.T) {
 	e.Begin(1)
 	peers := []Peer{1, 2}
 	e.Send(5, Event{Kind: Travels, Data: []byte("x")}, peers...)
+	e.Forward(6, Event{Kind: Travels}, 3)
 	e.After(3, Event{Kind: Timers, Tag: 4})
 	e.Done(Event{Kind: Locate})
 	peers[0], peers[1] = 8, 9 // effects hold their own
 	want := []Effect{
 		{Action: Send, To: 5, Event: Event{Kind: Travels, Peers: []Peer{1, 2}, Data: []byte("x")}},
+		{Action: Forward, To: 6, Event: Event{Kind: Travels, Peers: []Peer{3}, Data: []byte{}}},
 		{Action: Timer, To: Nobody, After: 3, Event: Event{Kind: Timers, Tag: 4, Peers: []Peer{}, Data: []byte{}}},
 		{Action: Answer, To: Nobody, Event: Event{Kind: Locate, Peers: []Peer{}, Data: []byte{}}},
 	}

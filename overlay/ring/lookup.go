@@ -187,7 +187,7 @@ func (a act) route(l lookup, from peer.Peer) {
 }
 
 func (a act) forward(l lookup, to peer.Peer, way uint8) {
-	a.env.Send(to, peer.Event{Kind: look, Flags: way, Hops: l.hops + 1, Tag: l.tag, Num: l.limit, Key: l.key}, l.asker)
+	a.env.Forward(to, peer.Event{Kind: look, Flags: way, Hops: l.hops + 1, Tag: l.tag, Num: l.limit, Key: l.key}, l.asker)
 }
 
 func (a act) reply(l lookup, outcome uint8) {

@@ -108,7 +108,7 @@ func (w *world) handle(s peer.Slot, ev *peer.Event) {
 		case peer.Answer:
 			e.Peers = slices.Clone(e.Peers)
 			w.done[e.Tag] = e
-		case peer.Send:
+		case peer.Send, peer.Forward:
 			w.sent++
 			delay := 5*millisecond + w.rnd.Int64N(35*millisecond)
 			lost := w.rnd.Float64() < w.loss || w.cut != nil && w.cut(peer.Peer(s), f.To)
