@@ -75,7 +75,7 @@ func (a act) try(q *question) {
 	q.tries++
 	q.last = a.now
 	// Few answers take longer than mean + 4 deviations, if the ring is well; else later tries wait longer.
-	wait := min(a.n.lookTime.wait(a.r.o.Wait), 8*a.r.o.Wait) << min(q.tries-1, 2)
+	wait := min(a.n.lookTime.wait(a.r.o.Wait)<<min(q.tries-1, 2), 8*a.r.o.Wait)
 	a.env.After(wait, peer.Event{Kind: overdue, Tag: l.tag})
 	next := a.r.nexts(a.self)
 	via := peer.Nobody
