@@ -93,6 +93,13 @@ var owners = map[string]string{
 // pure packages decide: they read no clock, open nothing and start nothing.
 var pure = []string{"system", "placement", "route", "architecture", "peer", "peer/keyspace", "overlay/ring"}
 
+// machines turn events into effects, the same ones for the same events: beside our own words they import
+// these alone.
+var (
+	machines = []string{"peer", "overlay/ring"}
+	tools    = []string{"bytes", "encoding/binary", "errors", "fmt", "math/bits", "slices"}
+)
+
 var impure = map[string][]string{
 	"time":         {"Now", "Sleep", "After", "Tick", "NewTimer", "NewTicker", "AfterFunc", "Since", "Until"},
 	"math/rand":    nil,
@@ -166,6 +173,9 @@ func checkImport(t *testing.T, file, pkg, imp string) {
 	}
 	to, ours := strings.CutPrefix(imp, "servent/")
 	if !ours {
+		if slices.Contains(machines, pkg) && !slices.Contains(tools, imp) {
+			t.Errorf("%s: a machine imports %s", file, imp)
+		}
 		return
 	}
 	floor, ok := floors[to]
