@@ -5,9 +5,9 @@
 // holds the table of floors and enforces it. Data flows one way: a file becomes a [servent/system.System],
 // which becomes a plan, which becomes running instances, to which requests are switched.
 //
-//	0 words     system, blob, identity, meter
-//	1 decide    placement, route, architecture
-//	2 reach     system/sysfile, link, control, driver
+//	0 words     system, blob, identity, meter, peer, peer/keyspace
+//	1 decide    placement, route, architecture, overlay/ring
+//	2 reach     system/sysfile, link, peer/wire, control, driver
 //	3 act       conductor, agent, request, admin, console
 //	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check
 //	5           launch
