@@ -78,7 +78,7 @@ var Table = []Row{
 	{Word: system.Partitioned, Textbook: "partitioning, replication", Where: SomeNodes, Way: ToOwner, Key: Must, Copies: May, Data: anyData, By: []system.By{system.ByRequest, system.ByConnection}, Built: true,
 		Theory:  "throughput grows with n until the hottest key's owner is the bound; a lost node costs its keys' share",
 		Drawing: "          ┌▶ [keys 0…⅓]\nclient ──▶┼▶ [keys ⅓…⅔]\n key      └▶ [keys ⅔…1]"},
-	{Word: system.Ring, Textbook: "ring", Where: EveryNode, Way: Neighbours, Key: Must, Copies: May, Data: anyData, By: requests,
+	{Word: system.Ring, Textbook: "ring", Where: EveryNode, Way: Neighbours, Key: Must, Copies: May, Data: anyData, By: requests, Built: true,
 		Theory:  "a lookup takes N/2 hops one way on average; each node knows two neighbours",
 		Drawing: "client ──▶ n1 ─▶ n2 ─▶ n3 ─┐\n            ▲               │\n            └───────────────┘"},
 	{Word: system.Chord, Textbook: "structured peer-to-peer (Chord)", Where: EveryNode, Way: Overlay, Key: Must, Copies: May, Data: anyData, By: requests,

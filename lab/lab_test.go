@@ -251,7 +251,7 @@ func TestSteady(t *testing.T) {
 // Shares of keys add up, and a hot key's owner has the most.
 func TestShares(t *testing.T) {
 	r := &run{plan: &plan{service: "cart", keys: load.Keys{Kind: "zipf", S: 2, N: 1000}}}
-	shares, sum := r.shares(4), 0.0
+	shares, sum := r.shares(system.Partitioned, 4), 0.0
 	for _, s := range shares {
 		sum += s
 	}

@@ -23,8 +23,8 @@ func (r *run) theory(v Variant, svc *system.Service) *result.Theory {
 	out := &result.Theory{}
 	for _, n := range r.nodes {
 		cl := law.Cluster{Nodes: n, Workers: max(1, c.Workers), Rate: c.Rate, Pass: pass(c)}
-		if svc.Architecture == system.Partitioned && r.keyed() {
-			cl.Shares = r.shares(n)
+		if (svc.Architecture == system.Partitioned || svc.Architecture == system.Ring) && r.keyed() {
+			cl.Shares = r.shares(svc.Architecture, n)
 		}
 		e, err := law.Expect(svc.Architecture, cl)
 		if err != nil {
@@ -42,19 +42,27 @@ func (r *run) theory(v Variant, svc *system.Service) *result.Theory {
 // mostWeighed is how many keys are weighed one by one; what is beyond them is spread evenly enough.
 const mostWeighed = 1_000_000
 
-// shares is how much of the load each of n instances gets when the partitions are divided among them.
-func (r *run) shares(n int) []float64 {
+// shares is how much of the load each of n instances gets when the keys are divided among them: on a ring
+// in the order of its members.
+func (r *run) shares(a system.Architecture, n int) []float64 {
 	ids := make([]system.InstanceID, n)
 	at := map[system.InstanceID]int{}
 	for i := range ids {
 		ids[i] = system.Instance(r.service, i+1)
 		at[ids[i]] = i
 	}
-	parts := placement.Divide(nil, ids, true)
+	var owner func(route.Key) system.InstanceID
+	if a == system.Ring {
+		ring := system.Places(placement.Circle(nil, ids))
+		owner = func(key route.Key) system.InstanceID { return ring.Of(route.Place(key)) }
+	} else {
+		parts := placement.Divide(nil, ids, true)
+		owner = func(key route.Key) system.InstanceID { return parts.Of(route.Partition(key)) }
+	}
 	out, sum := make([]float64, n), 0.0
 	for i := range min(r.keys.N, mostWeighed) {
 		w := weight(r.keys, i)
-		out[at[parts.Of(route.Partition(route.Key(load.Key(i))))]] += w
+		out[at[owner(route.Key(load.Key(i)))]] += w
 		sum += w
 	}
 	for i := range out {

@@ -57,6 +57,7 @@ type Node struct {
 	meter   *meter.Book
 	place   *link.Station
 	doors   doors
+	rings   *rings
 	cluster control.Cluster // set by openControl
 	started time.Time
 
@@ -141,6 +142,7 @@ func build(boot Boot, o Options) (*Node, error) {
 			return n.link.Dial(ctx, to, link.Tunnel)
 		},
 		Station: n.place, Meter: n.meter, Hold: holdFor, Log: n.log})
+	n.rings = newRings(boot.ID, n.link.Datagrams(), n.overlayOptions)
 	n.doors = doors{node: n, open: map[int]*door{}}
 	return n, nil
 }
@@ -174,6 +176,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	heart.run(below, "tunnels", func(ctx context.Context) error { return n.l4.Peer(ctx, tunnels) })
 	heart.run(below, "alive", func(ctx context.Context) error { return hold(ctx, alive) })
 	heart.run(below, "link", func(ctx context.Context) error { return n.link.Serve(ctx, ln) })
+	heart.run(below, "rings", func(ctx context.Context) error { return n.rings.serve(ctx, n.address(linkOffset)) })
 	n.opt.Tell(Told{Serving: true})
 
 	rim.run(above, "agent", n.agent.Run)
@@ -227,7 +230,10 @@ func (n *Node) follow(ctx context.Context) error {
 	}, func(v *control.View) error {
 		n.view.Store(v)
 		n.agent.Follow(v.Plan)
-		n.table.Store(route.Build(v.Plan, v.Seen, n.boot.ID))
+		n.rings.follow(v.Plan)
+		table := route.Build(v.Plan, v.Seen, n.boot.ID)
+		n.rings.attach(table)
+		n.table.Store(table)
 		n.news.tell()
 		n.doors.set(ctx, v.Plan)
 		return nil

@@ -19,7 +19,8 @@ type Ring struct {
 
 // Overlay is a peer-to-peer network that finds out which node owns a place on a circle of 2^64.
 type Overlay interface {
-	// Locate returns the owner's node, and over how many others the question went until it was known.
+	// Locate returns the owner's node, and over how many others the question went until it was known. The
+	// node is empty when whoever holds what is there is away.
 	Locate(ctx context.Context, place uint64) (node system.NodeID, hops int, err error)
 	// Owns says whether, by this node's own view of its neighbours, the place is this node's.
 	Owns(place uint64) bool

@@ -1,0 +1,115 @@
+//go:build unix
+
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"servent/admin"
+	"servent/system"
+)
+
+const onARing = `name: rings
+services:
+  hits:
+    x-servent:
+      process: {run: [servent, example, counter]}
+      architecture: ring
+      key: /c/{key}
+      route: /*%s
+x-servent:
+  nodes: {node: {count: 4}}
+`
+
+// post counts a key by a node's door and returns status, answer and how long the way was.
+func post(t *testing.T, door, key string) (status int, answer, timing string) {
+	t.Helper()
+	client := &http.Client{Timeout: 20 * time.Second}
+	resp, err := client.Post("http://"+door+"/c/"+key, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, strings.TrimSpace(string(b)), resp.Header.Get("Server-Timing")
+}
+
+// Wherever a request enters, its key has one owner, found from neighbour to neighbour; when a node dies, the
+// next one on the ring answers for its keys, and nobody else's keys notice.
+func TestRing(t *testing.T) {
+	w := start(t, fmt.Sprintf(onARing, ""))
+	const keys = 24
+	owner := map[string]string{}
+	far := false
+	for i := range keys {
+		key := fmt.Sprint("key-", i)
+		for n := 1; n <= 3; n++ {
+			status, answer, timing := post(t, w.door(system.NodeID(fmt.Sprint("node-", n)), "hits"), key)
+			if status != http.StatusOK || answer != fmt.Sprint(n) {
+				t.Fatalf("%s by node-%d: %d %q, want %d: somebody else counts, too", key, n, status, answer, n)
+			}
+			at, _, _ := strings.Cut(timing, ",")
+			if owner[key] != "" && owner[key] != at {
+				t.Errorf("%s is answered by %s and %s", key, owner[key], at)
+			}
+			owner[key] = at
+			far = far || strings.Contains(timing, `lookup;desc="3"`) // 3 is the farthest of four
+		}
+	}
+	if !far {
+		t.Error("no lookup took 3 hops; on a ring of four some must")
+	}
+	dead := system.NodeID("node-3") // not the one that answers for control
+	kill(t, w.node(dead).Pid, syscall.SIGKILL)
+	for key, was := range owner {
+		status, answer, _ := post(t, w.door("node-2", "hits"), key)
+		want := "4"
+		if was == fmt.Sprintf("node;desc=%q", dead) {
+			want = "1" // what it held in memory is gone
+		}
+		if status != http.StatusOK || answer != want {
+			t.Errorf("%s of %s after a node's death: %d %q, want %q", key, was, status, answer, want)
+		}
+	}
+	w.until("the node is back on the ring", 30*time.Second, func(s admin.State) bool { return s.Settled && len(s.Instances) == 4 })
+	out, err := w.run("explain", "hits")
+	if err != nil || strings.Count(out, "of the ring") != 4 {
+		t.Errorf("explain: %v, want four shares of the ring\n%s", err, out)
+	}
+}
+
+// Of data on disk nobody but its holder answers: the keys of a dead node are away, and it is said why.
+func TestRingOfTiedData(t *testing.T) {
+	w := start(t, fmt.Sprintf(onARing, "\n      data: {kind: hard, path: /data}"))
+	pid := w.node("node-3").Pid
+	kill(t, pid, syscall.SIGSTOP)
+	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
+	w.until("node-3 is missed", 30*time.Second, func(s admin.State) bool {
+		for _, n := range s.Nodes {
+			if n.Node == "node-3" {
+				return n.State != "up"
+			}
+		}
+		return true
+	})
+	got := map[int]int{}
+	for i := range 24 {
+		status, answer, _ := post(t, w.door("node-2", "hits"), fmt.Sprint("key-", i))
+		got[status]++
+		if status != http.StatusOK && !strings.Contains(answer, "node-3") {
+			t.Errorf("answer %d %q, want a word of node-3", status, answer)
+		}
+	}
+	if got[http.StatusOK] == 0 || got[http.StatusServiceUnavailable] == 0 {
+		t.Errorf("answers by status %v, want some keys answered and those of node-3 refused", got)
+	}
+}

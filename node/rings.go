@@ -1,0 +1,255 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"servent/link"
+	"servent/overlay/ring"
+	"servent/peer"
+	"servent/peer/wire"
+	"servent/route"
+	"servent/system"
+)
+
+// rings are this node's places in the rings of its plan's services: a machine each, and one socket for all.
+// A node that is no member of a ring asks those who are. Every datagram begins with its ring's name.
+type rings struct {
+	self system.NodeID
+	over *link.Datagrams
+	opt  func() wire.Options // what all have alike
+	news chan struct{}       // has room for one word: something began
+
+	mu   sync.Mutex // guards open, and each one's members and stop
+	open map[system.ServiceName]*ringed
+}
+
+// ringed is one ring as this node takes part in it.
+type ringed struct {
+	name    system.ServiceName
+	fixed   bool
+	wire    *wire.Wire
+	over    *link.Datagrams
+	mail    chan letter
+	members []wire.Member      // that the machine has been told
+	stop    context.CancelFunc // set when it runs
+}
+
+type letter struct {
+	from system.NodeID
+	b    []byte
+}
+
+const mailbox = 256 // datagrams of one ring that wait to be handled; more are lost, as on any network
+
+func newRings(self system.NodeID, over *link.Datagrams, o func() wire.Options) *rings {
+	return &rings{self: self, over: over, opt: o, news: make(chan struct{}, 1), open: map[system.ServiceName]*ringed{}}
+}
+
+// follow makes the plan's rings this node's: new ones begin, members are told, those that are gone end.
+func (r *rings) follow(plan *system.Plan) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wanted := map[system.ServiceName]bool{}
+	if plan != nil {
+		for i := range plan.Services {
+			d := &plan.Services[i]
+			if d.Ring == nil {
+				continue
+			}
+			wanted[d.Service.Name] = true
+			r.join(d)
+		}
+	}
+	for name := range r.open {
+		if !wanted[name] {
+			r.leave(name)
+		}
+	}
+}
+
+// join takes part in a service's ring, and tells the machine who else does; mu is held.
+func (r *rings) join(d *system.Deployment) {
+	name, fixed := d.Service.Name, d.Service.Tied()
+	if in := r.open[name]; in != nil && in.fixed != fixed {
+		r.leave(name)
+	}
+	in := r.open[name]
+	if in == nil {
+		in = &ringed{name: name, fixed: fixed, over: r.over, mail: make(chan letter, mailbox)}
+		o := r.opt()
+		o.Self, o.Datagrams, o.Machine = r.self, in, ring.New(1, ring.Options{Questions: 4096, Fixed: fixed})
+		in.wire = wire.New(o)
+		r.open[name] = in
+		select {
+		case r.news <- struct{}{}:
+		default: // serve has a word to read already
+		}
+	}
+	if members := membersOf(d); !slices.Equal(members, in.members) {
+		in.members = members
+		in.wire.Members(members)
+	}
+}
+
+// leave ends one; mu is held.
+func (r *rings) leave(name system.ServiceName) {
+	in := r.open[name]
+	delete(r.open, name)
+	if in.stop != nil {
+		in.stop()
+	}
+}
+
+// membersOf are the nodes on a service's ring.
+func membersOf(d *system.Deployment) []wire.Member {
+	var out []wire.Member
+	for _, p := range d.Ring {
+		for _, a := range d.Assignments {
+			if a.Instance == p.Instance {
+				out = append(out, wire.Member{Node: a.Node, Position: position(p.At)})
+			}
+		}
+	}
+	return out
+}
+
+// position is a place of the plan's circle among the identifiers of peers.
+func position(place uint64) (id peer.ID) {
+	binary.BigEndian.PutUint64(id[:], place)
+	return id
+}
+
+// serve runs all rings until ctx ends. While there is none it opens nothing.
+func (r *rings) serve(ctx context.Context, address string) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-r.news:
+	}
+	at, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		return err
+	}
+	socket, err := net.ListenUDP("udp", at)
+	if err != nil {
+		return fmt.Errorf("open the socket of datagrams: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	carrying, carry := context.WithCancel(context.WithoutCancel(ctx)) // to the last word of those who leave
+	var rings, below sync.WaitGroup
+	below.Go(func() { cancel(r.over.Serve(carrying, socket)) })
+	below.Go(func() { r.sort(carrying) })
+	for open := true; open; {
+		r.mu.Lock()
+		for _, in := range r.open {
+			if in.stop != nil {
+				continue
+			}
+			life, stop := context.WithCancel(ctx)
+			in.stop = stop
+			rings.Go(func() {
+				defer stop()
+				if err := in.wire.Run(life); err != nil {
+					cancel(fmt.Errorf("ring of %s: %w", in.name, err))
+				}
+			})
+		}
+		r.mu.Unlock()
+		select {
+		case <-r.news:
+		case <-ctx.Done():
+			open = false
+		}
+	}
+	rings.Wait()
+	carry()
+	below.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// sort gives every datagram to its ring.
+func (r *rings) sort(ctx context.Context) {
+	for {
+		from, b, err := r.over.Receive(ctx)
+		if err != nil {
+			return
+		}
+		if len(b) == 0 || int(b[0]) >= len(b) {
+			continue
+		}
+		name := system.ServiceName(b[1 : 1+b[0]])
+		r.mu.Lock()
+		in := r.open[name]
+		r.mu.Unlock()
+		if in == nil {
+			continue // this node's plan does not name it, or not yet
+		}
+		select {
+		case in.mail <- letter{from, b[1+b[0]:]}:
+		default:
+		}
+	}
+}
+
+// Send implements [wire.Datagrams].
+func (in *ringed) Send(to system.NodeID, b []byte) error {
+	out := append(make([]byte, 0, 1+len(in.name)+len(b)), byte(len(in.name)))
+	return in.over.Send(to, append(append(out, in.name...), b...))
+}
+
+// Receive implements [wire.Datagrams].
+func (in *ringed) Receive(ctx context.Context) (system.NodeID, []byte, error) {
+	select {
+	case l := <-in.mail:
+		return l.from, l.b, nil
+	case <-ctx.Done():
+		return "", nil, ctx.Err()
+	}
+}
+
+// attach gives a table's locators their overlays.
+func (r *rings) attach(t *route.Table) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, s := range t.Services {
+		if at, ok := s.Locator.(*route.Ring); ok && r.open[name] != nil {
+			at.Overlay = seeker{r.open[name].wire}
+		}
+	}
+}
+
+// seeker is a machine as a table's locator asks it.
+type seeker struct{ wire *wire.Wire }
+
+func (s seeker) Locate(ctx context.Context, place uint64) (system.NodeID, int, error) {
+	node, hops, _, err := s.wire.Locate(ctx, position(place))
+	if errors.Is(err, wire.ErrVacant) {
+		return "", 0, nil // the plan says who holds it
+	}
+	return node, hops, err
+}
+
+func (s seeker) Owns(place uint64) bool {
+	_, err := s.wire.Owns(position(place))
+	return err == nil
+}
+
+// overlayOptions are what all machines of the node have alike.
+func (n *Node) overlayOptions() wire.Options {
+	o := wire.Options{Log: n.log}
+	if n.place != nil {
+		o.Pass = n.place.Pass
+		o.Cache = -time.Nanosecond // an emulated node pays for every lookup: what is shown is the overlay, not a cache
+	}
+	return o
+}
