@@ -15,6 +15,9 @@ var resets = []syscall.Errno{syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABO
 // alive looks at an idle connection without waiting: an end or a byte that nobody asked for makes it useless.
 // A connection that has no socket to look at is taken for alive.
 func alive(c net.Conn) bool {
+	if secure, ok := c.(interface{ NetConn() net.Conn }); ok { // below TLS: an end is announced by some bytes
+		c = secure.NetConn()
+	}
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return true

@@ -3,6 +3,7 @@ package load
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -25,6 +26,7 @@ const (
 	Malformed = "malformed" // what came is not HTTP, or not what was expected
 	NoDoor    = "no door"   // there was none to go to
 	Dial      = "dial"      // it could not be connected for another reason
+	TLS       = "tls"       // no secure connection came about: its certificate is not trusted, or it speaks no TLS
 	Status    = "status"    // answered, with a status that is not right
 	stopped   = "stopped"   // ctx ended first; not an error
 )
@@ -42,12 +44,21 @@ type conn struct {
 	rd    *bufio.Reader
 	used  bool // it has answered before
 	since time.Time
+	got   int64 // bytes
+}
+
+// Read counts what comes.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.got += int64(n)
+	return n, err
 }
 
 // pool is the connections of the clients at one site.
 type pool struct {
 	doors   func() []string
 	dialing func(ctx context.Context, network, addr string) (net.Conn, error)
+	secure  *tls.Config // nil: plain
 
 	mu     sync.Mutex
 	idle   map[string][]*conn
@@ -57,7 +68,7 @@ type pool struct {
 }
 
 func newPool(s Site) *pool {
-	p := &pool{doors: s.Doors, dialing: s.Dial, idle: map[string][]*conn{}, open: map[*conn]struct{}{}, down: map[string]time.Time{}}
+	p := &pool{doors: s.Doors, dialing: s.Dial, secure: s.TLS, idle: map[string][]*conn{}, open: map[*conn]struct{}{}, down: map[string]time.Time{}}
 	if p.dialing == nil {
 		p.dialing = (&net.Dialer{KeepAlive: -1}).DialContext // requests notice a dead peer; probes cost system calls
 	}
@@ -136,13 +147,18 @@ func (p *pool) dial(ctx context.Context, door string, deadline time.Time) (*conn
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	nc, err := p.dialing(ctx, "tcp", door)
+	otherwise := Dial
+	if err == nil && p.secure != nil {
+		otherwise = TLS
+		nc, err = handshake(ctx, nc, door, p.secure)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
 		p.down[door] = time.Now().Add(pause)
 		class := classify(err, false)
-		if class == Reset || class == NoAnswer {
-			class = Dial
+		if class == Reset || class == NoAnswer || class == Dial {
+			class = otherwise
 		}
 		return nil, &failure{class: class, door: door, err: err}
 	}
@@ -151,9 +167,37 @@ func (p *pool) dial(ctx context.Context, door string, deadline time.Time) (*conn
 		return nil, &failure{class: stopped, door: door, err: context.Canceled}
 	}
 	delete(p.down, door)
-	c := &conn{Conn: nc, door: door, rd: bufio.NewReaderSize(nc, 8<<10)}
+	c := &conn{Conn: nc, door: door}
+	c.rd = bufio.NewReaderSize(c, 8<<10)
 	p.open[c] = struct{}{}
 	return c, nil
+}
+
+// handshake makes a connection to a door secure: TLS, and HTTP/1.1 where the other end lets one choose. What
+// it returns is closed on an error.
+func handshake(ctx context.Context, nc net.Conn, door string, cfg *tls.Config) (net.Conn, error) {
+	cfg = cfg.Clone()
+	if host, _, err := net.SplitHostPort(door); err == nil && cfg.ServerName == "" {
+		cfg.ServerName = host
+	}
+	cfg.NextProtos = []string{"http/1.1"}
+	sc := tls.Client(nc, cfg)
+	if err := sc.HandshakeContext(ctx); err != nil {
+		_ = nc.Close() // the handshake's error says why
+		return nil, err
+	}
+	return sc, nil
+}
+
+// Knock connects to a site's first door and hangs up: what keeps a load from it is known before it starts.
+// The error says what, and its class is the first result.
+func Knock(ctx context.Context, s Site, within time.Duration) (class string, err error) {
+	p := newPool(s)
+	defer p.close()
+	if _, f := p.get(ctx, 0, true, time.Now().Add(within)); f != nil {
+		return f.class, f.err
+	}
+	return "", nil
 }
 
 // put keeps a connection for the next request.

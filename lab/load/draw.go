@@ -11,6 +11,7 @@ const (
 	drawGap
 	drawDoor
 	drawSite
+	drawThink
 )
 
 const golden = 0x9e3779b97f4a7c15 // 2^64/φ

@@ -32,7 +32,9 @@ const (
 type shot struct {
 	n, client, entry int
 	seed             uint64
-	kind             *kind // of TCP: nil
+	kind             *kind     // of TCP: nil
+	recorded         *Recorded // of a replay
+	wrote, got       int64     // bytes
 	key, path, value []byte
 	out              []byte // what is written
 	answer
@@ -76,7 +78,11 @@ func (a *answer) feed(b []byte) {
 func (s *shot) render(host string) {
 	k := s.kind
 	s.value = k.body.append(s.value[:0], s)
-	s.path = k.path.append(s.path[:0], s)
+	if k.replayed {
+		s.path = append(s.path[:0], s.recorded.Path...)
+	} else {
+		s.path = k.path.append(s.path[:0], s)
+	}
 	b := append(append(append(s.out[:0], k.Method...), ' '), s.path...)
 	b = append(b, " HTTP/1.1\r\n"...)
 	if !k.hasHost {

@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,6 +20,7 @@ type Site struct {
 	Share float64                                                           // of the clients or requests; sites without one share alike
 	Doors func() []string                                                   // host:port of what lets them in now
 	Dial  func(ctx context.Context, network, addr string) (net.Conn, error) // nil: as the machine does
+	TLS   *tls.Config                                                       // nil: plain; its ServerName, if empty, is the door's host
 }
 
 // Options of [Run]. Sites and either Mix or TCP must be set, and an end: Count or Duration.
@@ -27,25 +29,34 @@ type Options struct {
 	Mix      []Entry
 	TCP      *TCP
 	Keys     Keys
-	Rate     Rate          // open loop; not read when there are Clients
-	Poisson  bool          // open loop: exponential gaps instead of equal ones
-	Clients  int           // closed loop: each sends as its last request is answered
-	Count    int           // requests in all; 0: no bound
-	Duration time.Duration // after which nothing more is sent; 0: no bound
-	Timeout  time.Duration // of one request; 0 means 10s
-	Inflight int           // open loop: requests open at once, further ones are not sent and counted; 0 means 1024
-	Seed     uint64        // of every draw: the same seed sends the same requests in the same order
-	First    int           // number of the first request: later runs of one seed go on where an earlier one ended
-	Keep     bool          // keep a record of every request
+	Rate     Rate           // open loop; not read when there are Clients
+	Poisson  bool           // open loop: exponential gaps instead of equal ones
+	Clients  int            // closed loop: each sends as its last request is answered
+	Think    time.Duration  // closed loop: between an answer and the client's next request; the first ones are spread over it
+	Replay   []Recorded     // sent at their moments instead of by a rate, by the mix's entry that has their method
+	Speed    float64        // of the replay: 2 is twice as fast; 0 means 1
+	Count    int            // requests in all; 0: no bound
+	Duration time.Duration  // after which nothing more is sent; 0: no bound
+	Timeout  time.Duration  // of one request; 0 means 10s
+	Inflight int            // open loop: requests open at once, further ones are not sent and counted; 0 means 1024
+	Seed     uint64         // of every draw: the same seed sends the same requests in the same order
+	First    int            // number of the first request: later runs of one seed go on where an earlier one ended
+	Keep     bool           // keep a record of every request
+	Tell     func(Progress) // called twice a second from one goroutine; nil: nobody
 }
 
 // Result is what clients got.
 type Result struct {
+	Asked    int64 // that the schedule or the clients wanted; those that the end of ctx cut short, too
 	Sent     int64
-	Good     int64            // answered, with a status that is right
-	NotSent  int64            // the schedule wanted them, and too many were open
-	Errors   map[string]int64 // by class
+	Good     int64             // answered, with a status that is right
+	NotSent  int64             // the schedule wanted them, and too many were open
+	Errors   map[string]int64  // by class
+	Examples map[string]string // by class, the first error in words; none of Status, which Statuses tells
 	Statuses map[int]int64
+	Wrote    int64         // bytes of requests; with TLS, what is inside
+	Got      int64         // bytes of answers, heads and all
+	Window   time.Duration // over which requests were to be sent
 	Took     time.Duration // from the start to the last answer
 	Busy     time.Duration // clients' time from sending to the answer, all added up: Little's N is Busy/Took
 	Latency  meter.Latency // of right answers, from the intended start
@@ -89,6 +100,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	stop := context.AfterFunc(ctx, r.close) // open requests end
 	defer stop()
 	r.start = time.Now()
+	defer r.tell()()
 	if o.Clients > 0 {
 		r.closedLoop(ctx)
 	} else {
@@ -98,15 +110,16 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 }
 
 type runner struct {
-	o     Options
-	kinds []*kind
-	sums  []float64 // of weights, up to each entry
-	keys  *sampler
-	pools []*pool
-	share []float64 // of sites, summed up
-	send  template  // of TCP
-	start time.Time
-	shots sync.Pool
+	o       Options
+	kinds   []*kind
+	sums    []float64 // of weights, up to each entry
+	keys    *sampler
+	methods map[string]int // of a replay: the entry that sends a method
+	pools   []*pool
+	share   []float64 // of sites, summed up
+	send    template  // of TCP
+	start   time.Time
+	shots   sync.Pool
 
 	latency, late meter.Histogram
 
@@ -115,7 +128,7 @@ type runner struct {
 }
 
 func newRunner(o Options) (*runner, error) {
-	r := &runner{o: o, res: Result{Errors: map[string]int64{}, Statuses: map[int]int64{}}}
+	r := &runner{o: o, res: Result{Errors: map[string]int64{}, Examples: map[string]string{}, Statuses: map[int]int64{}}}
 	if r.o.Timeout == 0 {
 		r.o.Timeout = timeout
 	}
@@ -127,9 +140,11 @@ func newRunner(o Options) (*runner, error) {
 		return nil, errors.New("load: want clients at one site at least")
 	case (len(o.Mix) == 0) == (o.TCP == nil):
 		return nil, errors.New("load: want a mix of HTTP requests or one over TCP")
-	case o.Count <= 0 && o.Duration <= 0:
+	case len(o.Replay) > 0 && (o.TCP != nil || o.Clients > 0):
+		return nil, errors.New("load: a replay is of HTTP requests, at their own moments: want neither TCP nor clients")
+	case o.Count <= 0 && o.Duration <= 0 && len(o.Replay) == 0:
 		return nil, errors.New("load: want a count or a duration: a load without end is none")
-	case o.Clients <= 0 && o.Rate.From <= 0 && o.Rate.To <= 0:
+	case o.Clients <= 0 && o.Rate.From <= 0 && o.Rate.To <= 0 && len(o.Replay) == 0:
 		return nil, errors.New("load: want clients or a rate")
 	}
 	if err := o.Rate.check(o.Duration); o.Clients <= 0 && err != nil {
@@ -152,6 +167,9 @@ func newRunner(o Options) (*runner, error) {
 			sum++
 		}
 		r.kinds, r.sums = append(r.kinds, k), append(r.sums, sum)
+	}
+	if err := r.checkReplay(); err != nil {
+		return nil, err
 	}
 	sum, alike = 0, !slices.ContainsFunc(o.Sites, func(s Site) bool { return s.Share > 0 })
 	for _, s := range o.Sites {
@@ -182,22 +200,28 @@ func among(sums []float64, h uint64) int {
 
 // done says that no further request is to be sent.
 func (r *runner) done(i int, at time.Duration) bool {
-	return r.o.Count > 0 && i >= r.o.Count || r.o.Duration > 0 && at >= r.o.Duration
+	return r.o.Count > 0 && i >= r.o.Count || len(r.o.Replay) > 0 && i >= len(r.o.Replay) || r.o.Duration > 0 && at >= r.o.Duration
 }
 
 // openLoop sends by the schedule, whatever the answers.
 func (r *runner) openLoop(ctx context.Context) {
 	wait := newPacer()
 	defer wait.close()
-	s := schedule{rate: r.o.Rate, climb: r.o.Duration.Seconds(), poisson: r.o.Poisson, seed: r.o.Seed}
+	s := &schedule{rate: r.o.Rate, climb: r.o.Duration.Seconds(), poisson: r.o.Poisson, seed: r.o.Seed, replay: r.o.Replay, speed: r.o.Speed}
 	room := make(chan struct{}, r.o.Inflight)
 	var open sync.WaitGroup
 	defer open.Wait()
 	for i := 0; ; i++ {
 		at := s.at()
-		if r.done(i, at) || !wait.until(ctx, r.start.Add(at)) {
+		if r.done(i, at) {
+			r.window(at)
 			return
 		}
+		if !wait.until(ctx, r.start.Add(at)) {
+			r.window(time.Since(r.start))
+			return
+		}
+		r.asked()
 		select {
 		case room <- struct{}{}:
 			open.Go(func() {
@@ -219,20 +243,67 @@ func (r *runner) closedLoop(ctx context.Context) {
 	var all sync.WaitGroup
 	for c := range r.o.Clients {
 		all.Go(func() {
-			for ctx.Err() == nil {
+			pause := time.NewTimer(r.pause(time.Duration(unit(draw(r.o.Seed, uint64(c), drawThink)) * float64(r.o.Think))))
+			defer pause.Stop()
+			for r.o.Think <= 0 || thought(ctx, pause) {
+				if ctx.Err() != nil {
+					return
+				}
 				at := time.Since(r.start)
 				mu.Lock()
 				i := next
 				next++
 				mu.Unlock()
 				if r.done(i, at) {
+					r.window(at)
 					return
 				}
+				r.asked()
 				r.one(ctx, r.o.First+i, c, at)
+				pause.Reset(r.pause(r.o.Think))
 			}
 		})
 	}
 	all.Wait()
+	if ctx.Err() != nil {
+		r.window(time.Since(r.start))
+	}
+}
+
+// pause is how long a client thinks: not past the end of the run.
+func (r *runner) pause(think time.Duration) time.Duration {
+	if r.o.Duration > 0 {
+		think = min(think, r.o.Duration-time.Since(r.start))
+	}
+	return think
+}
+
+// thought waits for the end of a client's pause, and says whether it came before ctx ended.
+func thought(ctx context.Context, pause *time.Timer) bool {
+	select {
+	case <-pause.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// asked counts a request that is due.
+func (r *runner) asked() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.res.Asked++
+}
+
+// window notes when sending was over: at the moment of the request that is not sent any more, but not after
+// the time that was given.
+func (r *runner) window(at time.Duration) {
+	if r.o.Duration > 0 {
+		at = min(at, r.o.Duration)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.res.Window = max(r.res.Window, at)
 }
 
 // one sends a request and counts what came of it.
@@ -255,9 +326,14 @@ func (r *runner) aim(s *shot, n, client int) {
 	s.n, s.client, s.entry, s.kind = n, client, 0, nil
 	s.begin()
 	s.key, s.path, s.value = s.key[:0], s.path[:0], s.value[:0]
-	s.status = 0
+	s.status, s.wrote, s.got = 0, 0, 0
 	keyed := false
-	if r.o.TCP == nil {
+	if len(r.o.Replay) > 0 {
+		s.recorded = &r.o.Replay[n-r.o.First]
+		s.entry = r.methods[s.recorded.Method]
+		s.kind = r.kinds[s.entry]
+		keyed = s.kind.keyed
+	} else if r.o.TCP == nil {
 		s.entry = among(r.sums, draw(r.o.Seed, uint64(n), drawEntry))
 		s.kind = r.kinds[s.entry]
 		keyed = s.kind.keyed
@@ -297,6 +373,8 @@ func (r *runner) exchange(ctx context.Context, p *pool, s *shot) (door string, f
 }
 
 func (r *runner) talk(c *conn, s *shot, deadline time.Time) *failure {
+	before := c.got
+	defer func() { s.got += c.got - before }()
 	fail := func(err error) *failure { return &failure{class: classify(err, s.begun), door: c.door, err: err} }
 	if err := c.SetDeadline(deadline); err != nil {
 		return fail(err)
@@ -306,13 +384,14 @@ func (r *runner) talk(c *conn, s *shot, deadline time.Time) *failure {
 	} else {
 		s.out = r.send.append(s.out[:0], s)
 	}
-	if _, err := c.Write(s.out); err != nil {
+	n, err := c.Write(s.out)
+	s.wrote += int64(n)
+	if err != nil {
 		return fail(err)
 	}
-	var err error
 	if s.kind != nil {
 		err = readHTTP(c.rd, s.kind.Method, &s.answer)
-	} else if err = readTCP(c, c.rd, r.o.TCP.Expect, &s.answer); err == nil {
+	} else if err = readTCP(c, r.o.TCP.Expect, &s.answer); err == nil {
 		s.status = 200
 	}
 	if err != nil {
@@ -332,6 +411,8 @@ func (r *runner) count(s *shot, f *failure, door, site string, intended, sent, t
 	res := &r.res
 	res.Sent++
 	res.Busy += took - sent
+	res.Wrote += s.wrote
+	res.Got += s.got
 	res.Took = max(res.Took, took)
 	tick := int(took / TickLength)
 	for len(res.Ticks) <= tick {
@@ -344,7 +425,9 @@ func (r *runner) count(s *shot, f *failure, door, site string, intended, sent, t
 		res.Ticks[tick].Good++
 		res.Ticks[tick].Latency.Add(took - intended)
 	case f != nil:
-		class = f.class
+		if class = f.class; res.Examples[class] == "" && f.err != nil {
+			res.Examples[class] = f.err.Error()
+		}
 	default:
 		class = Status
 	}
@@ -375,7 +458,7 @@ func (r *runner) result() *Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := r.res
-	out.Errors, out.Statuses = maps.Clone(out.Errors), maps.Clone(out.Statuses)
+	out.Errors, out.Statuses, out.Examples = maps.Clone(out.Errors), maps.Clone(out.Statuses), maps.Clone(out.Examples)
 	out.Latency, out.Late = r.latency.Latency(), r.late.Latency()
 	return &out
 }

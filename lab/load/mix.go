@@ -26,11 +26,12 @@ type Entry struct {
 // Templates know {key}, the request's key; {n}, its number; {value}, which no other request of the run has.
 
 // ParseMix reads requests as a file or a command line has them: PUT /carts/{key}, or with a weight, GET
-// /carts/{key}=95. In a query, the first = of a pair belongs to it: GET /find?id={key}=95.
+// /carts/{key}=95, one a word or several with commas between them. In a query, the first = of a pair belongs to
+// it: GET /find?id={key}=95.
 func ParseMix(words ...string) ([]Entry, error) {
 	var all []Entry
 	var wrong []error
-	for _, w := range words {
+	for _, w := range separate(words) {
 		request, weight, err := splitWeight(w)
 		if err == nil {
 			_, err = notation.Request(request)
@@ -46,6 +47,26 @@ func ParseMix(words ...string) ([]Entry, error) {
 		return nil, err
 	}
 	return all, weigh(all)
+}
+
+// separate cuts words at the commas that a further request follows: METHOD /path. No path has a space.
+func separate(words []string) []string {
+	var out []string
+	for _, w := range words {
+		start := 0
+		for i := range len(w) {
+			if w[i] != ',' {
+				continue
+			}
+			method, path, _ := strings.Cut(strings.TrimSpace(w[i+1:]), " ")
+			if token(method) && strings.HasPrefix(path, "/") {
+				out = append(out, strings.TrimSpace(w[start:i]))
+				start = i + 1
+			}
+		}
+		out = append(out, strings.TrimSpace(w[start:]))
+	}
+	return out
 }
 
 // MixOf makes entries of the mix of a file.
@@ -168,6 +189,7 @@ func appendValue(b []byte, seed uint64, n int) []byte {
 type kind struct {
 	Entry
 	path, body template
+	replayed   bool       // its path is the recorded request's
 	head       []template // of header lines
 	hasHost    bool       // among them
 	hasType    bool
@@ -193,7 +215,7 @@ func prepare(e Entry) (*kind, error) {
 	if !token(e.Method) || e.Method == http.MethodConnect {
 		return nil, fmt.Errorf("want a method like GET, have %q", e.Method)
 	}
-	if !strings.HasPrefix(e.Path, "/") || strings.ContainsFunc(e.Path, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) {
+	if !sendable(e.Path) {
 		return nil, fmt.Errorf("want a path like /carts/{key}, have %q", e.Path)
 	}
 	k.keyed = k.path.has('k') || k.body.has('k')

@@ -66,10 +66,15 @@ type schedule struct {
 	seed    uint64
 	sum     float64 // Poisson: of gaps so far, in mean gaps
 	next    int
+	replay  []Recorded // instead of a rate
+	speed   float64
 }
 
 // at is when the next request is meant to be sent, from the start.
 func (s *schedule) at() time.Duration {
+	if len(s.replay) > 0 {
+		return s.recorded()
+	}
 	i := float64(s.next)
 	if s.poisson {
 		// The gaps of a Poisson process are exponential; a climb stretches its time, as it does the fixed one's.

@@ -1,13 +1,11 @@
 package load
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"strconv"
 	"strings"
 
@@ -87,11 +85,12 @@ func ParseSend(s string) (string, error) {
 }
 
 // readTCP reads one answer.
-func readTCP(c net.Conn, rd *bufio.Reader, e Expect, a *answer) error {
+func readTCP(c *conn, e Expect, a *answer) error {
+	rd := c.rd
 	a.begin()
 	if e.End {
 		// Many servers answer when the other end says no more, and all may close then.
-		if half, ok := c.(interface{ CloseWrite() error }); ok {
+		if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite() // reading will tell what is wrong
 		}
 	}
