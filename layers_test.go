@@ -52,6 +52,7 @@ var floors = map[string]int{
 	"lab/load":            4,
 	"lab/law":             4,
 	"lab/check":           5,
+	"lab/accesslog":       5,
 	"launch":              5,
 	"lab":                 6,
 	"lab/report":          6,
