@@ -53,6 +53,8 @@ var floors = map[string]int{
 	"lab/law":             4,
 	"lab/check":           5,
 	"lab/accesslog":       5,
+	"lab/host":            5,
+	"lab/trial":           6,
 	"launch":              5,
 	"lab":                 6,
 	"lab/report":          6,

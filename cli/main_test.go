@@ -217,8 +217,8 @@ func fetch(t *testing.T, url string) string {
 	return string(b)
 }
 
-// load sends requests at a fixed rate until it is stopped, each on its own time, and keeps what failed.
-type load struct {
+// traffic sends requests at a fixed rate until it is stopped, each on its own time, and keeps what failed.
+type traffic struct {
 	began        time.Time
 	perSecond    int
 	sent, failed atomic.Int64
@@ -229,9 +229,9 @@ type load struct {
 }
 
 // offer starts a load of perSecond GETs; a request may take up to 15 s.
-func offer(url string, perSecond int) *load {
+func offer(url string, perSecond int) *traffic {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{began: time.Now(), perSecond: perSecond, stop: cancel}
+	l := &traffic{began: time.Now(), perSecond: perSecond, stop: cancel}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 15 * time.Second}
 	l.wg.Go(func() {
 		tick := time.NewTicker(time.Second / time.Duration(perSecond))
@@ -248,7 +248,7 @@ func offer(url string, perSecond int) *load {
 	return l
 }
 
-func (l *load) one(client *http.Client, url string) {
+func (l *traffic) one(client *http.Client, url string) {
 	l.sent.Add(1)
 	resp, err := client.Get(url)
 	if err == nil {
@@ -269,7 +269,7 @@ func (l *load) one(client *http.Client, url string) {
 
 // end stops the load, waits for what is under way, and fails the test if anything failed. A busy machine
 // may send fewer than it should, but not fewer than a quarter.
-func (l *load) end(t *testing.T) {
+func (l *traffic) end(t *testing.T) {
 	t.Helper()
 	l.stop()
 	atLeast := int64(time.Since(l.began).Seconds() * float64(l.perSecond) / 4)

@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"servent/lab/result"
@@ -134,9 +133,4 @@ func Latest(state string) string {
 func numbered(dir string) []string {
 	all, _ := filepath.Glob(filepath.Join(dir, "[0-9][0-9][0-9][0-9]*")) // the pattern is good
 	return all
-}
-
-// host is the machine that everything runs on.
-func host() result.Host {
-	return result.Host{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Load: loadAverage(), Busy: -1}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"servent/lab/check"
+	"servent/lab/host"
 	"servent/lab/load"
 	"servent/lab/result"
 	"servent/system"
@@ -80,7 +81,7 @@ func newPlan(o Options) (*plan, error) {
 
 // fits says whether the machine has the memory for all variants side by side.
 func (p *plan) fits() error {
-	free, most := freeMemory(), p.nodes[len(p.nodes)-1]
+	free, most := host.FreeMemory(), p.nodes[len(p.nodes)-1]
 	need := int64(most*len(p.variants)) * nodeMemory
 	if free == 0 || need < free {
 		return nil

@@ -10,6 +10,7 @@ import (
 
 	"servent/architecture"
 	"servent/lab/check"
+	"servent/lab/host"
 	"servent/lab/load"
 	"servent/lab/result"
 	"servent/system"
@@ -39,11 +40,11 @@ const (
 
 // measure runs every number of nodes with all variants side by side.
 func (r *run) measure(ctx context.Context) error {
-	r.host = host()
-	w := watch(ctx)
+	r.host = host.Describe()
+	w := host.Watch(ctx)
 	defer func() {
-		seen := w.end()
-		r.host.Busy, r.late = seen.busy, seen.late
+		seen := w.End()
+		r.host.Busy, r.late = seen.Busy, seen.Late
 	}()
 	for _, n := range r.nodes {
 		for _, v := range r.variants {

@@ -79,7 +79,11 @@ func read(r io.Reader, o Options, most int) (*Log, error) {
 		}
 	}
 	if len(all) == 0 {
-		return log, fmt.Errorf("%s: no request to send: %d skipped for their method, %d lines are no request", o.Name, log.Skipped, log.Bad)
+		err := fmt.Errorf("%s: no request to send: %d skipped for their method, %d lines are no request", o.Name, log.Skipped, log.Bad)
+		if log.Bad > 0 {
+			err = fmt.Errorf("%w, the first: %s", err, log.Mistakes[0])
+		}
+		return log, err
 	}
 	slices.SortStableFunc(all, func(a, b entry) int { return a.at.Compare(b.at) })
 	spread(all)

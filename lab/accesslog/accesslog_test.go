@@ -121,7 +121,7 @@ func TestFractionsStay(t *testing.T) {
 }
 
 func TestReadRefuses(t *testing.T) {
-	if log, err := Read(strings.NewReader("junk\n"+line(1, "PUT /a")), Options{Name: "a.log"}); err == nil || err.Error() != "a.log: no request to send: 1 skipped for their method, 1 lines are no request" || log.Bad != 1 {
+	if log, err := Read(strings.NewReader("junk\n"+line(1, "PUT /a")), Options{Name: "a.log"}); err == nil || !strings.HasPrefix(err.Error(), "a.log: no request to send: 1 skipped for their method, 1 lines are no request, the first: a.log:1: want") || log.Bad != 1 {
 		t.Errorf("nothing to send: %+v, %v", log, err)
 	}
 	broken := errors.New("broken")

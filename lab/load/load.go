@@ -87,6 +87,9 @@ func (r *Result) Rate() float64 {
 
 const timeout = 10 * time.Second
 
+// Inflight is how many requests of an open loop may be open at once, when nothing else is said.
+const Inflight = 1024
+
 // Run sends requests until the count or the duration is reached, or ctx ends, and waits for the open ones.
 // When ctx ends, open ones are given up and count for nothing. Latency is measured from the moment that the
 // schedule intended, not from that of sending: a system that stalls must not slow the questions down
@@ -107,6 +110,15 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		r.openLoop(ctx)
 	}
 	return r.result(), nil
+}
+
+// Check says what is wrong with options, as [Run] would.
+func (o Options) Check() error {
+	r, err := newRunner(o)
+	if err == nil {
+		r.close()
+	}
+	return err
 }
 
 type runner struct {
@@ -133,7 +145,7 @@ func newRunner(o Options) (*runner, error) {
 		r.o.Timeout = timeout
 	}
 	if r.o.Inflight == 0 {
-		r.o.Inflight = 1024
+		r.o.Inflight = Inflight
 	}
 	switch {
 	case len(o.Sites) == 0:

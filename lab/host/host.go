@@ -1,18 +1,23 @@
-package lab
+// Package host watches the machine that measures: how busy it is, how late it wakes up who sleeps, what memory
+// is left. It knows nothing of what runs on it. Start at [Watch].
+package host
 
 import (
 	"context"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"servent/lab/result"
 )
 
-// machine watches the host during a load: how busy it is, and how late it wakes up who sleeps. Both
-// bound what a measurement on it is worth.
-type machine struct {
+// Machine is watched during a load: how busy it is, and how late it wakes up who sleeps. Both bound what a
+// measurement on it is worth.
+type Machine struct {
 	mu   sync.Mutex
 	late []time.Duration // of wake-ups
 
@@ -24,10 +29,10 @@ type machine struct {
 // nap is between two looks at the clock.
 const nap = 5 * time.Millisecond
 
-// watch begins to watch.
-func watch(ctx context.Context) *machine {
+// Watch begins to watch, until [Machine.End] or the end of ctx.
+func Watch(ctx context.Context) *Machine {
 	ctx, stop := context.WithCancel(ctx)
-	m := &machine{stop: stop, done: make(chan struct{}), before: readTicks()}
+	m := &Machine{stop: stop, done: make(chan struct{}), before: readTicks()}
 	go func() {
 		defer close(m.done)
 		timer := time.NewTimer(nap)
@@ -48,21 +53,21 @@ func watch(ctx context.Context) *machine {
 	return m
 }
 
-// observed is what was seen of the host.
-type observed struct {
-	busy float64       // share of all processors, 0…1; -1: not known here
-	late time.Duration // p99 of wake-ups
+// Seen is what was seen of the host.
+type Seen struct {
+	Busy float64       // share of all processors, 0…1; -1: not known here
+	Late time.Duration // p99 of wake-ups, of one every 5 ms
 }
 
-// end stops watching and says what was seen.
-func (m *machine) end() observed {
+// End stops watching and says what was seen.
+func (m *Machine) End() Seen {
 	m.stop()
 	<-m.done
 	m.after = readTicks()
-	o := observed{busy: m.after.since(m.before)}
+	o := Seen{Busy: m.after.since(m.before)}
 	if n := len(m.late); n > 0 {
 		slices.Sort(m.late)
-		o.late = max(0, m.late[min(n-1, n*99/100)])
+		o.Late = max(0, m.late[min(n-1, n*99/100)])
 	}
 	return o
 }
@@ -97,6 +102,11 @@ func readTicks() (t ticks) {
 	return t
 }
 
+// Describe says what machine this is and how loaded it was over the last minute, before anything is measured.
+func Describe() result.Host {
+	return result.Host{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Load: loadAverage(), Busy: -1}
+}
+
 // loadAverage is the host's over the last minute; -1 where it is not known.
 func loadAverage() float64 {
 	text, err := os.ReadFile("/proc/loadavg")
@@ -111,8 +121,8 @@ func loadAverage() float64 {
 	return x
 }
 
-// freeMemory is what programs may still take, in bytes; 0 where it is not known.
-func freeMemory() int64 {
+// FreeMemory is what programs may still take, in bytes; 0 where it is not known.
+func FreeMemory() int64 {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0
