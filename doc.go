@@ -9,8 +9,8 @@
 //	1 decide    placement, route, architecture, overlay/ring
 //	2 reach     system/sysfile, link, peer/wire, control, driver
 //	3 act       conductor, agent, request, admin, console
-//	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check
+//	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check, lab/host, lab/accesslog
 //	5           launch
-//	6 measure   lab, lab/report
+//	6 measure   lab, lab/report, lab/trial
 //	7           cli, cmd/servent
 package servent

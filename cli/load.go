@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -181,5 +182,9 @@ func (t *target) look() string {
 	if t.scheme == "tcp" {
 		return "nc -v " + t.host + " " + t.port
 	}
-	return "curl -v " + shellWord(t.base()+cmp.Or(t.path, "/"))
+	url := t.base() + strings.ReplaceAll(cmp.Or(t.path, "/"), "{key}", load.Key(0))
+	if strings.ContainsAny(url, "&?*;$!()[]<>|\\\"`") {
+		url = "'" + strings.ReplaceAll(url, "'", "%27") + "'"
+	}
+	return "curl -v " + url
 }

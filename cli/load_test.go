@@ -143,6 +143,9 @@ func TestLoadThatFails(t *testing.T) {
 	if code != 1 || !strings.Contains(out, "status 500 × 5") || !strings.HasSuffix(story, "servent: no request succeeded\nnext: curl -v "+a.URL+"/bad\n") {
 		t.Errorf("exit %d\n%s\n%s", code, out, story)
 	}
+	if _, _, story = loads(t, a.URL+"/bad/{key}?a&b", "-n", "1"); !strings.HasSuffix(story, "next: curl -v '"+a.URL+"/bad/k000000?a&b'\n") {
+		t.Errorf("what to try next:\n%s", story)
+	}
 	a.Close()
 	if code, out, story = loads(t, a.URL, "-n", "5"); code != 1 || out != "" || !strings.Contains(story, "cannot be reached") || !strings.Contains(story, "next: curl -v "+a.URL+"/\n") {
 		t.Errorf("nobody listens: exit %d\n%s\n%s", code, out, story)
@@ -290,5 +293,25 @@ func TestLoadIsInterrupted(t *testing.T) {
 	exit, ok := errors.AsType[*exec.ExitError](cmd.Wait())
 	if !ok || exit.ExitCode() != 1 || !strings.HasSuffix(story.String(), "stopped\n") || !strings.Contains(out.String(), "PARTIAL: interrupted after ") || !strings.Contains(out.String(), " of 1m0s\n") || !strings.Contains(out.String(), "p99.9") {
 		t.Errorf("%v\n%s\n%s", exit, out.String(), story.String())
+	}
+}
+
+// docs/load.md shows every field of the JSON.
+func TestLoadJSONIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/load.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := part{leftOut: []string{"example", "partial"}}
+	if p.example, err = documents([]byte(sample.FindStringSubmatch(string(text))[1])); err != nil {
+		t.Fatal(err)
+	}
+	a := remember(t, false)
+	_, out, _ := loads(t, a.URL+"/bad", "-n", "3", "--json")
+	if err := p.compare([]byte(strings.Replace(out, `"bins": []`, `"bins": [{"us": 1, "n": 1}]`, 1))); err != nil {
+		t.Error(err)
+	}
+	if _, out, _ = loads(t, a.URL, "-n", "3", "--json"); p.compare([]byte(out)) != nil {
+		t.Error(p.compare([]byte(out)))
 	}
 }
