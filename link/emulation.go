@@ -59,14 +59,6 @@ func Emulate(group string, all []system.NodeGroup) Emulation {
 	return em
 }
 
-// Fault is trouble on the way from here to a node or a site. It works on what this node sends; a way
-// that is broken in both directions has a fault at both ends. The zero Fault is none: setting it heals.
-type Fault struct {
-	Cut  bool          // silence: bytes are held, dials wait; after healing, held bytes go on
-	Slow time.Duration // more delay, one way
-	Rate int64         // bits a second, beside the path's own rate; 0: no bound
-}
-
 // roads are the ways from one node to all others.
 type roads struct {
 	em Emulation
@@ -94,7 +86,9 @@ type way struct {
 	roads   *roads
 	to      destination
 	active  atomic.Bool   // something delays, bounds or cuts
-	changed chan struct{} // closed and replaced when a fault changes; guarded by roads.mu
+	changed chan struct{} // closed and replaced when a fault changes; guarded by roads.mu, as what follows
+	turn    int64         // counts the changes
+	turned  time.Time     // the last one
 }
 
 func newRoads(em Emulation) *roads {
@@ -135,47 +129,16 @@ func (w *way) stretches() (node, site *stretch, path Path) {
 	return node, site, w.roads.em.To[w.to.site]
 }
 
-// Fault sets the trouble on the way to a node, on open connections and new ones. It replaces the one
-// before; the site's trouble comes on top.
-func (r *roads) Fault(to system.NodeID, f Fault) {
-	r.set(f, func(d destination) bool { return d.node == to }, func() { place(r.nodes, to, f) })
-}
-
-// FaultSite sets the trouble on the way to all nodes of a site.
-func (r *roads) FaultSite(to system.Site, f Fault) {
-	r.set(f, func(d destination) bool { return d.site == to }, func() { place(r.sites, to, f) })
-}
-
-func place[K comparable](m map[K]*stretch, k K, f Fault) {
-	if m[k] == nil {
-		m[k] = &stretch{}
-	}
-	m[k].fault = f
-}
-
-func (r *roads) set(f Fault, hit func(destination) bool, put func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	put()
-	for to, w := range r.ways {
-		if hit(to) {
-			w.weigh()
-			close(w.changed)
-			w.changed = make(chan struct{})
-		}
-	}
-}
-
-// reserve takes a place on the way for n bytes and returns when the last of them arrives:
-// max(now, free) + size/rate + delay.
-func (w *way) reserve(now time.Time, n int) time.Time {
+// reserve takes a place on the way for n bytes and returns when the last of them arrives,
+// max(now, free) + size/rate + delay, as the faults stand after so many changes.
+func (w *way) reserve(now time.Time, n int) (due time.Time, turn int64) {
 	w.roads.mu.Lock()
 	defer w.roads.mu.Unlock()
 	node, site, path := w.stretches()
 	at := pass(now, &site.free, n, path.Rate)
 	at = pass(at, &site.line, n, site.fault.Rate)
 	at = pass(at, &node.line, n, node.fault.Rate)
-	return at.Add(path.Delay + site.fault.Slow + node.fault.Slow)
+	return at.Add(path.Delay + site.fault.delay() + node.fault.delay()), w.turn
 }
 
 // pass is one bottleneck.
@@ -190,12 +153,13 @@ func pass(now time.Time, free *time.Time, n int, rate int64) time.Time {
 	return *free
 }
 
-// cut says whether the way is silent, and hands out a channel that is closed at the next change.
-func (w *way) cut() (bool, <-chan struct{}) {
+// cut says whether the way is silent, how often its faults have changed, and hands out a channel that is
+// closed at the next change.
+func (w *way) cut() (silent bool, turn int64, changed <-chan struct{}) {
 	w.roads.mu.Lock()
 	defer w.roads.mu.Unlock()
 	node, site, _ := w.stretches()
-	return node.fault.Cut || site.fault.Cut, w.changed
+	return node.fault.Cut || site.fault.Cut, w.turn, w.changed
 }
 
 // setUp waits as long as a TCP handshake would: until the way is not cut, then one time there and back.
@@ -203,26 +167,26 @@ func (w *way) setUp(ctx context.Context) error {
 	if w == nil || !w.active.Load() && w.roads.em.From[w.to.site].Delay == 0 {
 		return nil
 	}
+	var due time.Time
 	for {
-		cut, changed := w.cut()
-		if !cut {
-			break
+		cut, _, changed := w.cut()
+		var come <-chan time.Time
+		if cut {
+			due = time.Time{} // the handshake begins anew
+		} else {
+			there, _ := w.reserve(time.Now(), 0)
+			if back := there.Add(w.roads.em.From[w.to.site].Delay); due.IsZero() || back.Before(due) {
+				due = back
+			}
+			come = time.After(time.Until(due))
 		}
 		select {
+		case <-come:
+			return nil
 		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-	now := time.Now()
-	there := w.reserve(now, 0).Sub(now)
-	timer := time.NewTimer(there + w.roads.em.From[w.to.site].Delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -241,7 +205,7 @@ func (w *way) room() int {
 	if rate == 0 {
 		return maxRoom
 	}
-	delay := path.Delay + site.fault.Slow + node.fault.Slow
+	delay := path.Delay + site.fault.Slow + site.fault.Jitter + node.fault.Slow + node.fault.Jitter
 	return int(min(max(2*float64(rate)/8*delay.Seconds(), minRoom), maxRoom))
 }
 

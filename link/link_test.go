@@ -24,6 +24,7 @@ type faulty interface {
 	Link
 	Fault(system.NodeID, Fault)
 	FaultSite(system.Site, Fault)
+	SetFaults(Faults)
 	Counters() []Counter
 }
 

@@ -33,6 +33,7 @@ type wire struct {
 	mu       sync.Mutex
 	moved    sync.Cond // the queue, a deadline or the end
 	way      *way
+	turn     int64 // of the way's faults, up to which the queue was looked through
 	queue    []parcel
 	held     int // bytes in the queue
 	last     time.Time
@@ -46,7 +47,9 @@ type wire struct {
 // parcel is one write on its way; without bytes it is the end of writing.
 type parcel struct {
 	bytes []byte
-	due   time.Time
+	own   time.Time // when it would arrive were it alone on the wire
+	due   time.Time // not before the one ahead
+	turn  int64     // of the way's faults, by which it is timed
 }
 
 func newWire(s stream, carriers *sync.WaitGroup, ended func(*wire)) *wire {
@@ -133,10 +136,11 @@ func (w *wire) push(p []byte) error {
 
 // send puts a parcel on its way; mu is held.
 func (w *wire) send(p []byte) {
-	if due := w.way.reserve(time.Now(), len(p)); due.After(w.last) {
-		w.last = due // a fault that heals must not let bytes overtake
+	own, turn := w.way.reserve(time.Now(), len(p))
+	if own.After(w.last) {
+		w.last = own // a fault that heals must not let bytes overtake
 	}
-	w.queue = append(w.queue, parcel{p, w.last})
+	w.queue = append(w.queue, parcel{p, own, w.last, turn})
 	w.held += len(p)
 	if !w.carrying {
 		w.carrying = true
@@ -153,7 +157,7 @@ func (w *wire) carry() {
 			return
 		}
 		var err error
-		if !w.await(way, next.due) {
+		if !w.await(way) {
 			err = net.ErrClosed
 		} else if len(next.bytes) == 0 {
 			err = w.stream.CloseWrite()
@@ -192,11 +196,12 @@ func (w *wire) front() (parcel, *way, bool) {
 	return parcel{}, nil, false
 }
 
-// await returns true when the time has come and the way is not cut, false when the stream is gone.
-func (w *wire) await(way *way, due time.Time) bool {
+// await returns true when the time of the first parcel has come and the way is not cut, false when the
+// stream is gone.
+func (w *wire) await(way *way) bool {
 	for {
-		cut, changed := way.cut()
-		wait := time.Until(due)
+		cut, turn, changed := way.cut()
+		wait := time.Until(w.first(way, turn))
 		if !cut && wait <= 0 {
 			return true
 		}
@@ -211,6 +216,14 @@ func (w *wire) await(way *way, due time.Time) bool {
 			return false
 		}
 	}
+}
+
+// first is when the first parcel is due, as the way's faults stand.
+func (w *wire) first(way *way, turn int64) time.Time {
+	w.retime(way, turn)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.queue[0].due // only the carrier takes from the queue
 }
 
 // CloseWrite ends this direction behind all that was written.
