@@ -117,6 +117,26 @@ func (c *Client) Meter(ctx context.Context) (m []NodeMeter, err error) {
 	return m, c.do(ctx, http.MethodGet, "/v1/meter", nil, &m)
 }
 
+// Trouble makes a fault. Unless it is to begin later, it is there when Trouble returns.
+func (c *Client) Trouble(ctx context.Context, t Trouble) (f Fault, err error) {
+	return f, c.do(ctx, http.MethodPost, "/v1/fault", t, &f)
+}
+
+// Faults are those that are or will be, the oldest first.
+func (c *Client) Faults(ctx context.Context) (fs []Fault, err error) {
+	return fs, c.do(ctx, http.MethodGet, "/v1/fault", nil, &fs)
+}
+
+// Heal ends faults, and returns them: one by its number, all of a node by its name; all there are when
+// what is empty.
+func (c *Client) Heal(ctx context.Context, what string) (fs []Fault, err error) {
+	path := "/v1/fault"
+	if what != "" {
+		path += "?what=" + url.QueryEscape(what)
+	}
+	return fs, c.do(ctx, http.MethodDelete, path, nil, &fs)
+}
+
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {

@@ -31,6 +31,13 @@ type Machines interface {
 	Published() []Published
 	// RestartNode ends a node and starts it again.
 	RestartNode(ctx context.Context, id system.NodeID) error
+	// Trouble makes a fault, which is checked already and ends by itself; unless it is to begin later, it
+	// is there when Trouble returns.
+	Trouble(ctx context.Context, t Trouble) (Fault, error)
+	// Faults are those that are or will be, the oldest first.
+	Faults() []Fault
+	// Heal ends faults and returns them.
+	Heal(ctx context.Context, which func(Fault) bool) []Fault
 	// Stop ends everything; with volumes also the data. It returns at once.
 	Stop(volumes bool)
 }
@@ -161,6 +168,9 @@ func (d *Door) answers() http.Handler {
 		"GET /v1/events":    d.events,
 		"GET /v1/logs":      d.logs,
 		"GET /v1/meter":     d.meter,
+		"POST /v1/fault":    d.trouble,
+		"GET /v1/fault":     d.faults,
+		"DELETE /v1/fault":  d.heal,
 		"/v1/": func(_ http.ResponseWriter, r *http.Request) error {
 			return &coded{http.StatusNotFound, fmt.Errorf("no answer to %s %s; docs/admin-api.md lists them", r.Method, r.URL.Path)}
 		},

@@ -37,6 +37,7 @@ type stage struct {
 	lines    map[system.NodeID][]LogLine
 	silent   map[system.NodeID]bool // asked, it says nothing
 	lives    map[system.NodeID]life
+	troubled []Fault
 }
 
 func newStage(t *testing.T) *stage {
@@ -94,6 +95,21 @@ func (s *stage) Apply(ctx context.Context, sys *system.System) error {
 func (s *stage) Nodes() []NodeState     { return s.machines }
 func (s *stage) Published() []Published { return nil }
 func (s *stage) Stop(volumes bool)      { _ = s.ask(fmt.Sprint("stop, volumes ", volumes)) }
+func (s *stage) Trouble(_ context.Context, t Trouble) (Fault, error) {
+	f := Fault{ID: len(s.troubled) + 1, Trouble: t}
+	s.troubled = append(s.troubled, f)
+	return f, nil
+}
+func (s *stage) Faults() []Fault { return s.troubled }
+func (s *stage) Heal(_ context.Context, which func(Fault) bool) (healed []Fault) {
+	s.troubled = slices.DeleteFunc(s.troubled, func(f Fault) bool {
+		if which(f) {
+			healed = append(healed, f)
+		}
+		return which(f)
+	})
+	return healed
+}
 func (s *stage) RestartNode(_ context.Context, id system.NodeID) error {
 	return s.ask("restart " + string(id))
 }

@@ -65,6 +65,40 @@ func FuzzReadCounts(f *testing.F) {
 	})
 }
 
+// A trouble that is taken can be written, read back the same, and is within its bounds.
+func FuzzReadTrouble(f *testing.F) {
+	f.Add(`{"kind":"kill","node":"node-1","for":1000}`)
+	f.Add(`{"kind":"slow","node":"node-1","peer":"node-2","one_way":true,"latency":100000000,"jitter":10000000,"rate":1000000}`)
+	f.Add(`{"kind":"cut","node":"node-1","after":-1}`)
+	f.Add(`{"kind":"cut","node":"node-1","peer":"node-1"}`)
+	f.Add(`{"kind":"slow","node":"node-1","latency":9223372036854775807}`)
+	nodes := []system.NodeID{"node-1", "node-2"}
+	f.Fuzz(func(t *testing.T, text string) {
+		tr, err := readTrouble(strings.NewReader(text))
+		if err == nil {
+			tr, err = tr.complete(nodes)
+		}
+		if err != nil {
+			return
+		}
+		if tr.Node == "" || tr.Node == tr.Peer || tr.Jitter > tr.Latency || tr.Latency < 0 || tr.After < 0 || tr.Rate < 0 || tr.For < 0 || tr.For > maxFault ||
+			tr.For == 0 && tr.Kind != FaultKill {
+			t.Fatalf("%s was taken as %+v", text, tr)
+		}
+		again, err := json.Marshal(tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same, err := readTrouble(strings.NewReader(string(again)))
+		if err == nil {
+			same, err = same.complete(nodes)
+		}
+		if err != nil || same != tr {
+			t.Fatalf("%+v became %+v, %v", tr, same, err)
+		}
+	})
+}
+
 func FuzzLogQuery(f *testing.F) {
 	f.Add("of=api&tail=3&follow=true")
 	f.Add("tail=-9223372036854775808")

@@ -35,7 +35,7 @@ type NodeState struct {
 	Node     system.NodeID     `json:"node"`
 	Role     string            `json:"role"`
 	Site     system.Site       `json:"site"`
-	State    string            `json:"state"` // starting, joining, up, gone, stopped; see [NodeState.Runs]
+	State    string            `json:"state"` // starting, joining, up, paused, gone, stopped; see [NodeState.Runs]
 	Why      string            `json:"why,omitempty"`
 	Address  string            `json:"address"`
 	Pid      int               `json:"pid,omitempty"`
@@ -168,7 +168,7 @@ func (s *State) node(id system.NodeID) *NodeState {
 func (s *State) addNodes(v *control.View) {
 	for i := range s.Nodes {
 		if n := &s.Nodes[i]; n.Runs() && v.Node(n.Node) == nil {
-			n.State, n.Why = nodeJoining, "it has not reported yet"
+			n.State, n.Why = nodeJoining, cmp.Or(n.Why, "it has not reported yet")
 		}
 	}
 	for _, seen := range v.Seen {

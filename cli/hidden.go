@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +56,12 @@ func (e *env) node(ctx context.Context) error {
 	boot, words, err := node.ReadBoot(e.in)
 	if err == nil {
 		log := slog.New(slog.NewTextHandler(e.err, nil)).With("node", boot.ID)
-		err = node.Run(ctx, boot, words, node.Options{EtcdVerb: etcdVerb, Log: log, Tell: func(t node.Told) { _ = out.Encode(t) }}) // who started it is gone
+		var one sync.Mutex // line at a time
+		err = node.Run(ctx, boot, words, node.Options{EtcdVerb: etcdVerb, Log: log, Tell: func(t node.Told) {
+			one.Lock()
+			defer one.Unlock()
+			_ = out.Encode(t) // who started it is gone
+		}})
 	}
 	if err != nil {
 		_ = out.Encode(node.Told{Failed: err.Error()})

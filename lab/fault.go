@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +18,8 @@ import (
 
 const (
 	faultAt   = time.Second             // into the run, the node dies
-	faultRun  = 4500 * time.Millisecond // the run's length: a dead node comes back after 5 s, which is another story
+	faultFor  = 5 * time.Second         // that it stays dead
+	faultRun  = 4500 * time.Millisecond // the run's length, shorter: what a node does that comes back is another story
 	faultLoad = 0.5                     // of the rate at saturation: what is left of the system can carry it
 	backAt    = 0.95                    // of the rate before: recovered
 	finalMost = 8 * time.Second         // that the final reads may take; keys beyond are said to be unread
@@ -34,26 +34,22 @@ func (r *run) kill(ctx context.Context, v Variant, s *stage, nodes int, before [
 		return nil, nil
 	}
 	st, _ := s.look()
-	victim, pid := r.victim(st)
+	victim := r.victim(st)
 	if victim == "" {
 		return nil, nil
 	}
-	killed := make(chan time.Duration, 1) // buffered: the timer never waits
-	began := time.Now()
-	timer := time.AfterFunc(faultAt, func() {
-		if proc, err := os.FindProcess(pid); err == nil {
-			_ = proc.Kill() // one that is gone is as dead
-		}
-		killed <- time.Since(began)
-	})
-	defer timer.Stop()
 	o := r.options(s, faultFirst)
 	o.Rate, o.Duration, o.Timeout = load.Rate{From: rate}, faultRun, faultRun
+	fault, err := s.client.Trouble(ctx, admin.Trouble{Kind: admin.FaultKill, Node: victim, After: faultAt, For: faultFor})
+	if err != nil {
+		return nil, err
+	}
+	died := time.Until(fault.Begins)
 	res, err := drive(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	out := survived(res, (<-killed).Seconds(), rate)
+	out := survived(res, died.Seconds(), rate)
 	out.What, out.Nodes, out.KeysLost = fmt.Sprintf("kill 1 node (%s)", victim), nodes, -1
 	if r.keyed() && (r.checks == check.Counter || r.checks == check.KV) {
 		if err := r.lost(ctx, s, before, res.Records, rate/faultLoad, out); err != nil {
@@ -65,16 +61,14 @@ func (r *run) kill(ctx context.Context, v Variant, s *stage, nodes int, before [
 
 // victim is a node with an instance of the service, not the one that answers for control if there is
 // another.
-func (r *run) victim(st admin.State) (system.NodeID, int) {
-	var id system.NodeID
-	pid := 0
+func (r *run) victim(st admin.State) (id system.NodeID) {
 	for _, n := range st.Nodes {
 		has := slices.ContainsFunc(st.Instances, func(in admin.InstanceState) bool { return in.Node == n.Node && in.Service == r.service })
 		if n.Pid > 0 && has && (id == "" || n.Role != "server") {
-			id, pid = n.Node, n.Pid
+			id = n.Node
 		}
 	}
-	return id, pid
+	return id
 }
 
 // survived reads the figures off a run in which something died at a time.

@@ -40,22 +40,30 @@ type child struct {
 	again chan struct{}            // room for one: a restart is asked for
 	creds chan identity.Credential // room for one: its next certificate
 
-	mu     sync.Mutex // guards what follows
-	state  admin.NodeState
-	failed error // why it is gone; nil: it is not
+	ways chan struct{} // room for one: its faults changed
+
+	mu      sync.Mutex // guards what follows
+	state   admin.NodeState
+	failed  error // why it is gone; nil: it is not
+	process *os.Process
+	trouble trouble
+	heard   int64 // the turn of the faults that its link has
 }
 
 // Run keeps the node running until ctx ends, then stops it in good order and waits; once kill is closed
 // it ends it without waiting for anything.
 func (c *child) Run(ctx context.Context, kill <-chan struct{}) {
 	for wait := comeBack; ctx.Err() == nil; {
+		if !c.mayLive(ctx) {
+			break
+		}
 		began := time.Now()
 		c.set("starting", "", 0)
 		asked, err := c.life(ctx, kill)
 		if ctx.Err() != nil {
 			break
 		}
-		if asked {
+		if asked || c.down() {
 			wait = comeBack
 			continue
 		}
@@ -85,6 +93,7 @@ func (c *child) life(ctx context.Context, kill <-chan struct{}) (asked bool, err
 	if err != nil {
 		return false, err
 	}
+	boot.Faults = c.faults()
 	out, err := OpenLog(c.logFile)
 	if err != nil {
 		return false, err
@@ -105,6 +114,7 @@ func (c *child) life(ctx context.Context, kill <-chan struct{}) (asked bool, err
 		return false, fmt.Errorf("start node: %w", err)
 	}
 	c.set("starting", "", cmd.Process.Pid)
+	defer c.born(cmd.Process)()
 	ended := make(chan error, 1) // buffered: read once
 	go func() {                  // ends with the process
 		failed := c.listen(stdout, cmd.Process.Pid)
@@ -128,13 +138,17 @@ func (c *child) life(ctx context.Context, kill <-chan struct{}) (asked bool, err
 		case cred := <-c.creds:
 			_ = words.Encode(node.Word{Credential: &cred}) // one that just died gets a new one at its start
 			continue
+		case <-c.ways:
+			c.tell(words)
+			continue
 		case <-c.again:
 			asked = true
 		case <-ctx.Done():
 		}
 		break
 	}
-	_ = stdin.Close() // the end of its input asks it to stop
+	_ = proceed(cmd.Process) // who is paused hears nothing
+	_ = stdin.Close()        // the end of its input asks it to stop
 	late := time.NewTimer(stopGrace)
 	defer late.Stop()
 	select {
@@ -162,6 +176,9 @@ func (c *child) listen(r io.Reader, pid int) (failed string) {
 		}
 		if told.Serving {
 			c.set("up", "", pid)
+		}
+		if told.Heard > 0 {
+			c.hears(told.Heard)
 		}
 	}
 	_, _ = io.Copy(io.Discard, r) // after an overlong line: a node must never wait for a reader
@@ -199,7 +216,14 @@ func (c *child) Failed() error {
 func (c *child) State() admin.NodeState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.state
+	s := c.state
+	if s.State == "up" && c.trouble.why != "" {
+		s.Why = c.trouble.why
+		if c.trouble.paused {
+			s.State = "paused"
+		}
+	}
+	return s
 }
 
 func (c *child) set(state, why string, pid int) {

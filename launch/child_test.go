@@ -24,7 +24,7 @@ func raise(t *testing.T, kind string, kill <-chan struct{}) (c *child, until fun
 	changed.init()
 	c = &child{id: "node-1", command: []string{os.Args[0]}, logFile: filepath.Join(t.TempDir(), "node-1.log"), log: slog.New(slog.DiscardHandler),
 		boot:  func() (node.Boot, error) { return node.Boot{ID: "node-1", Credential: cred}, nil },
-		again: make(chan struct{}, 1), creds: make(chan identity.Credential, 1), changed: changed.tell}
+		again: make(chan struct{}, 1), ways: make(chan struct{}, 1), creds: make(chan identity.Credential, 1), changed: changed.tell}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

@@ -29,11 +29,12 @@ type Options struct {
 
 // laptop is one machine made into several nodes. It implements [admin.Machines].
 type laptop struct {
-	opt   Options
-	us    *operator
-	nodes *nodes
-	ways  *publisher
-	news  news
+	opt    Options
+	us     *operator
+	nodes  *nodes
+	faults *faults
+	ways   *publisher
+	news   news
 
 	began    time.Time
 	stop     context.CancelFunc // asks Run to end
@@ -42,9 +43,11 @@ type laptop struct {
 
 	mu      sync.Mutex // guards what follows
 	sys     *system.System
-	view    *control.View
-	trouble error // why control does not answer
-	volumes bool  // data goes, too
+	bare    *control.View  // as control has it
+	view    *control.View  // with what faults did
+	told    []system.Event // what faults did
+	trouble error          // why control does not answer
+	volumes bool           // data goes, too
 }
 
 const (
@@ -95,6 +98,7 @@ func Run(ctx context.Context, o Options) error {
 	var parts, nodes sync.WaitGroup
 	parts.Go(func() { d.serve(below) })
 	parts.Go(func() { l.follow(below) })
+	parts.Go(func() { l.faults.Run(below) })
 	running, stopNodes := context.WithCancel(below)
 	defer stopNodes()
 	nodes.Go(func() { l.nodes.Run(running, o.Kill) })
@@ -123,7 +127,7 @@ func newLaptop(o Options) (*laptop, error) {
 		}
 		kept.Control = o.Control
 	}
-	l := &laptop{opt: o, view: &control.View{}, began: time.Now(), turn: make(chan struct{}, 1)}
+	l := &laptop{opt: o, bare: &control.View{}, view: &control.View{}, began: time.Now(), turn: make(chan struct{}, 1)}
 	l.news.init()
 	l.nodes = &nodes{folder: o.Folder, command: o.Command, blobs: cmp.Or(o.Blobs, o.Folder.Blobs()), kept: kept, children: map[system.NodeID]*child{},
 		claims: claims{}, wake: make(chan struct{}, 1), changed: l.news.tell, log: o.Log}
@@ -131,6 +135,8 @@ func newLaptop(o Options) (*laptop, error) {
 		return nil, err
 	}
 	l.nodes.issue = l.us.issue
+	l.faults = newFaults(l.nodes, l.happened)
+	l.nodes.came = l.faults.Spread
 	l.ways = &publisher{view: l.look, changed: l.news.wait, log: o.Log, web: kept.Web}
 	return l, nil
 }
@@ -179,6 +185,7 @@ func (l *laptop) Apply(ctx context.Context, sys *system.System) error {
 		l.undo()
 		return err
 	}
+	l.faults.End("ends with servent up", dead)
 	l.mu.Lock()
 	l.sys = sys
 	l.mu.Unlock()
@@ -188,6 +195,9 @@ func (l *laptop) Apply(ctx context.Context, sys *system.System) error {
 	}
 	return l.want(ctx, sys)
 }
+
+// dead says that a fault keeps its node dead, and no other.
+func dead(f admin.Fault) bool { return f.Kind == admin.FaultKill && !f.Begins.After(time.Now()) }
 
 // undo makes the ways in those of what runs again.
 func (l *laptop) undo() {
@@ -309,8 +319,13 @@ func (l *laptop) RestartNode(ctx context.Context, id system.NodeID) error {
 		return time.Time{}
 	}
 	was := life()
-	if err := l.nodes.Restart(id); err != nil {
-		return err
+	ended := l.faults.End("ends with a restart", func(f admin.Fault) bool {
+		return f.Node == id && (f.Kind == admin.FaultKill || f.Kind == admin.FaultPause)
+	})
+	if !slices.ContainsFunc(ended, dead) { // else it comes back already
+		if err := l.nodes.Restart(id); err != nil {
+			return err
+		}
 	}
 	for {
 		changed := l.news.wait()
@@ -359,7 +374,7 @@ func (l *laptop) follow(ctx context.Context) {
 		l.news.tell()
 	}, func(v *control.View) error {
 		l.mu.Lock()
-		l.view, l.trouble = v, nil
+		l.bare, l.view, l.trouble = v, among(v, l.told), nil
 		l.mu.Unlock()
 		l.news.tell()
 		return nil
@@ -370,6 +385,7 @@ func (l *laptop) follow(ctx context.Context) {
 // with their open requests answered, then the ways in, then the nodes, all at once. A Kill ends all waits.
 func (l *laptop) end(stopNodes func()) {
 	l.turn <- struct{}{} // an Apply under way sees that it is over; no other begins
+	l.faults.End("ends with the system", func(admin.Fault) bool { return true })
 	patient, hurry := context.WithCancel(context.Background())
 	defer hurry()
 	go func() { // ends with this call

@@ -41,6 +41,9 @@ func pretend(kind string) int {
 		if w.Credential != nil {
 			fmt.Fprintln(os.Stderr, "took a certificate")
 		}
+		if w.Faults != nil {
+			_ = out.Encode(node.Told{Heard: w.Faults.Turn})
+		}
 	}
 	if kind == "stubborn" {
 		never := make(chan os.Signal, 1)

@@ -23,6 +23,7 @@ type nodes struct {
 	blobs   string   // folder of bytes by digest
 	issue   func(identity.Role, system.NodeID) (identity.Credential, error)
 	changed func() // tells that State did
+	came    func() // tells that there are new nodes
 	log     *slog.Logger
 	wake    chan struct{} // room for one: Set was called, or a process left
 	claims  claims        // of Set alone, and of its owner after the last Set
@@ -83,7 +84,8 @@ func (ns *nodes) Run(ctx context.Context, kill <-chan struct{}) {
 		case <-ns.wake:
 		}
 		ns.mu.Lock()
-		for _, c := range ns.step() {
+		fresh := ns.step()
+		for _, c := range fresh {
 			own, cancel := context.WithCancel(ctx)
 			c.cancel = cancel
 			wg.Go(func() {
@@ -93,6 +95,9 @@ func (ns *nodes) Run(ctx context.Context, kill <-chan struct{}) {
 			})
 		}
 		ns.mu.Unlock()
+		if len(fresh) > 0 {
+			ns.came()
+		}
 	}
 }
 
@@ -123,7 +128,7 @@ func (ns *nodes) child(e emulated) *child {
 	return &child{
 		id: e.id, command: ns.command, logFile: ns.folder.Log(string(e.id)), changed: ns.changed, log: ns.log,
 		boot:  func() (node.Boot, error) { return ns.boot(e.id) },
-		again: make(chan struct{}, 1), creds: make(chan identity.Credential, 1),
+		again: make(chan struct{}, 1), creds: make(chan identity.Credential, 1), ways: make(chan struct{}, 1),
 		state: admin.NodeState{Node: e.id, Role: string(ns.role(e.id)), Site: e.group.Site, Emulated: true, Capacity: e.group.Capacity,
 			Labels: e.group.Labels, State: "starting", Since: time.Now(), Address: ns.kept.host(ns.kept.Index[e.id])},
 	}

@@ -31,6 +31,14 @@ func lockFile(f *os.File) (bool, error) {
 	return err == nil, err
 }
 
+// pauses says that a process can be stopped where it is and go on later.
+const pauses = true
+
+func pause(p *os.Process) error { return p.Signal(syscall.SIGSTOP) }
+
+// proceed lets a paused process go on; one that is not paused does anyway.
+func proceed(p *os.Process) error { return p.Signal(syscall.SIGCONT) }
+
 // sockets says that a unix socket can be told from others' by its file mode.
 const sockets = true
 

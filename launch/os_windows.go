@@ -37,6 +37,15 @@ func lockFile(f *os.File) (bool, error) {
 	return err == nil, err
 }
 
+// pauses says that a process can be stopped where it is and go on later: Windows has no documented call for
+// that.
+const pauses = false
+
+func pause(*os.Process) error { return errors.ErrUnsupported }
+
+// proceed has nothing to do: nothing is ever paused.
+func proceed(*os.Process) error { return nil }
+
 // sockets says that a unix socket can be told from others' by its file mode: not on Windows, where the
 // door is a loopback port with a token.
 const sockets = false

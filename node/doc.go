@@ -9,6 +9,7 @@ import (
 	"io"
 
 	"servent/identity"
+	"servent/link"
 	"servent/system"
 )
 
@@ -33,6 +34,13 @@ type Boot struct {
 	Emulated   bool                `json:"emulated"`
 	Capacity   system.Capacity     `json:"capacity"`
 	Groups     []system.NodeGroup  `json:"groups,omitempty"` // of the whole system: how far other sites are
+	Faults     Faults              `json:"faults"`           // as they stand when it starts
+}
+
+// Faults are the troubles made on purpose on the ways to other nodes. Each replaces the one before.
+type Faults struct {
+	Turn int64       `json:"turn"` // grows; the node says it back in [Told.Heard]
+	To   link.Faults `json:"to,omitempty"`
 }
 
 // Server is one that answers for control.
@@ -45,12 +53,14 @@ type Server struct {
 // Word is a later line on a node's standard input. Fields that are not set change nothing.
 type Word struct {
 	Credential *identity.Credential `json:"credential,omitempty"` // a new certificate, before the old one ends
+	Faults     *Faults              `json:"faults,omitempty"`
 }
 
 // Told is one line on a node's standard output.
 type Told struct {
 	Serving bool   `json:"serving,omitempty"` // its link accepts connections
 	Failed  string `json:"failed,omitempty"`  // it ends; why, in words
+	Heard   int64  `json:"heard,omitempty"`   // the turn of the faults that its link has now
 }
 
 // words reads what is told after the boot line. The channel closes with the input.

@@ -38,7 +38,7 @@ const (
 type Options struct {
 	EtcdVerb string // first argument that makes this program control's engine
 	Log      *slog.Logger
-	Tell     func(Told)
+	Tell     func(Told) // called by several goroutines
 }
 
 // Node is one servent process with everything in it.
@@ -88,6 +88,7 @@ func Run(ctx context.Context, boot Boot, words <-chan Word, o Options) error {
 	defer n.process.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	n.suffer(boot.Faults)
 	go n.obey(words, stop) // ends with the process: its channel closes when who started us ends
 	return n.run(ctx, ln)
 }
@@ -95,6 +96,9 @@ func Run(ctx context.Context, boot Boot, words <-chan Word, o Options) error {
 // obey follows the words that come after the boot line.
 func (n *Node) obey(words <-chan Word, stop func()) {
 	for w := range words {
+		if w.Faults != nil {
+			n.suffer(*w.Faults)
+		}
 		if w.Credential == nil {
 			continue
 		}
@@ -103,6 +107,12 @@ func (n *Node) obey(words <-chan Word, stop func()) {
 		}
 	}
 	stop()
+}
+
+// suffer makes faults those of the link, and says so.
+func (n *Node) suffer(f Faults) {
+	n.link.SetFaults(f.To)
+	n.opt.Tell(Told{Heard: f.Turn})
 }
 
 // build makes the parts and joins them; nothing runs yet.
