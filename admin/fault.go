@@ -94,22 +94,11 @@ func bits(rate int64) string {
 	return strconv.FormatInt(rate, 10) + "bit"
 }
 
-// complete checks a trouble among the nodes that there are, and fills in what it leaves open.
-func (t Trouble) complete(nodes []system.NodeID) (Trouble, error) {
-	bad := func(format string, args ...any) (Trouble, error) {
-		return t, &coded{http.StatusBadRequest, fmt.Errorf("fault: "+format, args...)}
-	}
-	pair := t.Kind == FaultCut || t.Kind == FaultSlow
+// Check says what is wrong with a trouble, whatever nodes there are.
+func (t Trouble) Check() error {
+	bad := func(format string, args ...any) error { return fmt.Errorf("fault: "+format, args...) }
 	if !slices.Contains(faultKinds, string(t.Kind)) {
 		return bad("want one of %s, have %q%s", strings.Join(faultKinds, ", "), t.Kind, notation.Suggest(string(t.Kind), faultKinds))
-	}
-	for _, n := range []system.NodeID{t.Node, t.Peer} {
-		if n == "" && n == t.Peer && t.Node != "" {
-			continue
-		}
-		if !slices.Contains(nodes, n) {
-			return t, noNode(n, nodes)
-		}
 	}
 	for _, d := range []struct {
 		name  string
@@ -120,7 +109,7 @@ func (t Trouble) complete(nodes []system.NodeID) (Trouble, error) {
 		}
 	}
 	switch {
-	case !pair && (t.Peer != "" || t.OneWay):
+	case (t.Kind == FaultKill || t.Kind == FaultPause) && (t.Peer != "" || t.OneWay):
 		return bad("%s takes one node", t.Kind)
 	case t.Kind != FaultSlow && (t.Latency != 0 || t.Jitter != 0 || t.Rate != 0):
 		return bad("%s has no latency, jitter or rate; slow has", t.Kind)
@@ -132,8 +121,22 @@ func (t Trouble) complete(nodes []system.NodeID) (Trouble, error) {
 		return bad("slow: want a latency or a rate")
 	case t.Jitter > t.Latency:
 		return bad("jitter: want at most the latency, %s, have %s", t.Latency, t.Jitter)
-	case pair && len(nodes) < 2:
-		return bad("%s is the only node; %s needs two", t.Node, t.Kind)
+	}
+	return nil
+}
+
+// complete checks a trouble among the nodes that there are, and fills in what it leaves open.
+func (t Trouble) complete(nodes []system.NodeID) (Trouble, error) {
+	if err := t.Check(); err != nil {
+		return t, &coded{http.StatusBadRequest, err}
+	}
+	for i, n := range []system.NodeID{t.Node, t.Peer} {
+		if !slices.Contains(nodes, n) && (i == 0 || n != "") {
+			return t, noNode(n, nodes)
+		}
+	}
+	if (t.Kind == FaultCut || t.Kind == FaultSlow) && len(nodes) < 2 {
+		return t, &coded{http.StatusBadRequest, &system.Hint{Err: fmt.Errorf("fault: %s is the only node; %s needs two", t.Node, t.Kind), Next: "servent ps"}}
 	}
 	if t.For == 0 && t.Kind != FaultKill {
 		t.For = FaultFor

@@ -46,11 +46,8 @@ func TestCommandsAreDocumented(t *testing.T) {
 	flags(root.PersistentFlags(), page[general], general)
 	flags(root.Flags(), page[general], general)
 	known := map[string]bool{}
-	for _, cmd := range root.Commands() {
-		if cmd.Hidden || cmd.Name() == "help" {
-			continue
-		}
-		head := "servent " + cmd.Use
+	for _, cmd := range verbs(root) {
+		head := strings.TrimSuffix(cmd.CommandPath(), cmd.Name()) + cmd.Use
 		if cmd.Name() == "completion" {
 			head = "servent completion SHELL"
 		}
@@ -78,6 +75,20 @@ func TestCommandsAreDocumented(t *testing.T) {
 			t.Errorf("%s stands there, and is no verb", head)
 		}
 	}
+}
+
+// verbs are all that a user may say, those of verbs like fault, too.
+func verbs(cmd *cobra.Command) (out []*cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		if sub.Hidden || sub.Name() == "help" {
+			continue
+		}
+		out = append(out, sub)
+		if sub.Name() != "completion" { // SHELL stands for all of them
+			out = append(out, verbs(sub)...)
+		}
+	}
+	return out
 }
 
 func hasFlag(cmd *cobra.Command, flag string) bool {

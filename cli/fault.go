@@ -98,6 +98,9 @@ func (e *env) troubleCmd(t *admin.Trouble, args cobra.PositionalArgs, most int) 
 			if len(args) > 1 {
 				t.Peer = system.NodeID(args[1])
 			}
+			if err := t.Check(); err != nil {
+				return misuse{&system.Hint{Err: err, Next: cmd.CommandPath() + " --help"}}
+			}
 			client, err := e.client()
 			if err != nil {
 				return err

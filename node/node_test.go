@@ -211,6 +211,38 @@ func TestObey(t *testing.T) {
 	}
 }
 
+// What a node is told of faults is so when it says that it heard.
+func TestSuffer(t *testing.T) {
+	n := built(t, 1)
+	var told []Told
+	n.opt.Tell = func(x Told) { told = append(told, x) }
+	dial := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := n.link.Dial(ctx, "node-1", link.Alive) // nobody listens there
+		return err
+	}
+	hear := func(fs ...Faults) {
+		words := make(chan Word, len(fs))
+		for _, f := range fs {
+			words <- Word{Faults: &f}
+		}
+		close(words)
+		n.obey(words, func() {})
+	}
+	hear(Faults{Turn: 3, To: link.Faults{"node-1": {Cut: true}}})
+	if err := dial(); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("over a cut way: %v, want silence", err)
+	}
+	hear(Faults{Turn: 5, To: link.Faults{"node-3": {Cut: true}}})
+	if err := dial(); errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("over a healed way: %v", err)
+	}
+	if len(told) != 2 || told[0].Heard != 3 || told[1].Heard != 5 {
+		t.Errorf("told %+v, want that 3 and 5 were heard", told)
+	}
+}
+
 func TestParts(t *testing.T) {
 	mine := errors.New("mine")
 	t.Run("a clean stop", func(t *testing.T) {

@@ -36,7 +36,7 @@ export function keep(parent, items, key, make) {
 
 const kinds = {
   good: ["ready", "done", "up"],
-  warn: ["preparing", "starting", "joining", "draining", "waiting"],
+  warn: ["preparing", "starting", "joining", "draining", "waiting", "paused"],
   bad: ["backoff", "failed", "unhealthy", "gone"],
 };
 
