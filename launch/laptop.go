@@ -320,7 +320,7 @@ func (l *laptop) RestartNode(ctx context.Context, id system.NodeID) error {
 	}
 	was := life()
 	ended := l.faults.End("ends with a restart", func(f admin.Fault) bool {
-		return f.Node == id && (f.Kind == admin.FaultKill || f.Kind == admin.FaultPause)
+		return f.Node == id && (f.Kind == admin.FaultKill || f.Kind == admin.FaultPause) && !f.Begins.After(time.Now())
 	})
 	if !slices.ContainsFunc(ended, dead) { // else it comes back already
 		if err := l.nodes.Restart(id); err != nil {
