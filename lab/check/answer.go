@@ -59,6 +59,12 @@ func fine(r *load.Record) bool {
 	return r.Err == "" && (r.Status == 0 || r.Status >= 200 && r.Status < 300)
 }
 
+// points says that the answer sends the client elsewhere. Where is in its body, too, if a service wants its
+// redirections to be judged.
+func points(r *load.Record) bool {
+	return r.Err == "" && r.Status > http.StatusMultipleChoices && r.Status < 400 && r.Status != http.StatusNotModified
+}
+
 // keyOf names what a request is about.
 func keyOf(r *load.Record) string {
 	if r.Key != "" {

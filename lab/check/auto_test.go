@@ -71,6 +71,8 @@ func TestLost(t *testing.T) {
 			Example: `GET /c/a answered "x"; the last acknowledged write was PUT /c/a "y" at 0s at 0s`}},
 		{"either of two at once", KV, []string{"1 0-5 PUT a = x", "2 1-4 PUT a = y"}, []string{"1 0-1 GET a = x"}, Loss{Keys: 1, Text: "none of 1 key"}},
 		{"one that may have followed", KV, []string{"1 0-1 PUT a = x", "1 2-3 DELETE a = timeout"}, []string{"1 0-1 GET a = 404"}, Loss{Keys: 1, Text: "none of 1 key"}},
+		{"a redirection to it", KV, []string{"1 0-1 PUT a = x", "1 0-1 PUT b = x"}, []string{"1 2-3 GET a = >x", "1 2-3 GET b = >login"},
+			Loss{Keys: 1, Unread: 1, Text: "none of 1 key; no answer about 1 key"}},
 		{"some gone, some silent", KV, []string{"1 0-1 PUT a = x", "1 2-3 PUT b = x", "1 2-3 PUT c = x", "1 2-3 PUT d = refused"},
 			[]string{"1 0-1 GET a = x", "1 0-1 GET b = 404", "1 0-1 GET c = timeout", "1 0-1 GET d = 404"},
 			Loss{Keys: 2, Lost: 1, Unread: 1, Share: 0.5, Text: "1 of 2 keys; no answer about 1 key",

@@ -122,6 +122,9 @@ func (k *kv) read(r *load.Record) (op, bool) {
 		case !answered(r):
 			return o, false
 		case absent(r):
+		case points(r): // counted when it is known what was written
+			o.val = idOf(plain(string(r.Body)))
+			return o, true
 		case !fine(r):
 			return o, false
 		default:
@@ -150,6 +153,7 @@ func (k *kv) key(key string, ops []op, end time.Time) {
 		}
 		k.written[mark(key, o.val)] = true
 	}
+	ops = k.pointers(key, ops)
 	h := newHistory(s, append(slices.Clone(s.open), ops...))
 	if s.any {
 		s.any = !h.settle(s)
@@ -160,6 +164,20 @@ func (k *kv) key(key string, ops []op, end time.Time) {
 		k.total.broken |= sessions(h)
 	}
 	s.open = h.still()
+}
+
+// pointers keeps the redirections that give back what somebody put there, as a URL shortener's do. Others lead
+// to a login or to another form of the path: they are no answer about the value.
+func (k *kv) pointers(key string, ops []op) []op {
+	return slices.DeleteFunc(ops, func(o op) bool {
+		if o.write || !points(o.r) {
+			return false
+		}
+		ours := k.written[mark(key, o.val)]
+		k.total.reads += one(ours)
+		k.total.checked += one(ours)
+		return !ours
+	})
 }
 
 // anomalies counts the answers that are wrong whatever the order of the rest.

@@ -232,6 +232,11 @@ func TestStoreWords(t *testing.T) {
 			"1 of 1 value before they were written; not linearizable on 1 of 1 key", `GET /c/a answered "x", before it was written at 0s`},
 		{"something else", []string{"1 0-1 PUT a = x", "2 2-3 GET a = stored", "2 4-5 GET a = stored"}, Unchecked, 0, "no answer holds what was written",
 			`GET /c/a answered "stored", which nobody wrote at 0s`},
+		{"redirections, one to a login", []string{"1 0-1 PUT a = x", "1 2-3 PUT a = y", "2 4-5 GET a = >y", "2 6-7 GET a = >login"}, Right, 0, "", ""},
+		{"only redirections to a login", []string{"2 4-5 GET a = >login", "2 6-7 GET a = >login"}, Unchecked, 0, "", ""},
+		{"an old redirection", []string{"1 0-1 PUT a = x", "1 2-3 PUT a = y", "2 4-5 GET a = >x"}, Wrong, 1,
+			"1 acknowledged write not in the last answers; 1 of 1 read older than a write before them; not linearizable on 1 of 1 key",
+			`GET /c/a answered "x", though PUT /c/a "y" was complete before the request began at 0s`},
 		{"a write without an answer shows late", []string{"1 0-1 PUT a = x", "1 2-3 PUT a = timeout", "2 4-5 GET a = x", "2 6-7 GET a = timeout"}, Right, 0, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

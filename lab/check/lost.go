@@ -25,10 +25,17 @@ type Loss struct {
 // how many of them were acknowledged. Both lists are of one service that began empty; a key that after reads
 // more than once is judged by the last answer.
 func Lost(kind Kind, before, after []load.Record) Loss {
+	put := map[id]bool{} // key and value of every write
+	for i := range before {
+		if r := &before[i]; r.Method == http.MethodPut {
+			put[mark(keyOf(r), idOf(plain(r.Value)))] = true
+		}
+	}
 	finals := map[string]*load.Record{}
 	for i := range after {
 		r := &after[i]
-		if r.Method != http.MethodGet || !answered(r) || !fine(r) && !absent(r) {
+		ours := points(r) && put[mark(keyOf(r), idOf(plain(string(r.Body))))]
+		if r.Method != http.MethodGet || !answered(r) || !fine(r) && !absent(r) && !ours {
 			continue
 		}
 		if old := finals[keyOf(r)]; old == nil || old.Sent <= r.Sent {

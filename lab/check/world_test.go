@@ -209,7 +209,7 @@ func dump(t *rapid.T, all []*request) {
 	}
 }
 
-// script makes records of words like "c1 0-2 POST a = 1".
+// script makes records of words like "c1 0-2 POST a = 1"; >1 is a redirection to 1.
 func script(t *testing.T, lines ...string) []load.Record {
 	t.Helper()
 	var all []load.Record
@@ -227,6 +227,8 @@ func script(t *testing.T, lines ...string) []load.Record {
 			r.Status = 404
 		case body == "timeout" || body == "refused":
 			r.Err, r.Status = body, 0
+		case body[0] == '>':
+			r.Status, body = 302, body[1:]
 		case r.Method == "PUT":
 			r.Value = body
 		}
