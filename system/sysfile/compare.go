@@ -48,16 +48,17 @@ func compare(v value, s *system.System) *system.Compare {
 	return c
 }
 
-// variant checks a key of a service's x-servent and the values that it takes against the schema.
+// variant checks a key of a service's x-servent, or a path from the top of the file, and the values that it takes
+// against the schema.
 func variant(v value, name string) system.Variant {
-	r := rules().at("services", "a", "x-servent").at(strings.Split(name, ".")...)
+	r := rules().at(strings.Split(AbsolutePath("a", name), ".")...)
 	if r == nil {
 		var known []string
 		for key := range rules().at("services", "a", "x-servent").Props {
 			known = append(known, key)
 		}
 		slices.Sort(known)
-		v.f.found.problem(v.f.keyPos(v.at), v.at, "want a key of a service's x-servent, have %q%s", name, notation.Suggest(name, known))
+		v.f.found.problem(v.f.keyPos(v.at), v.at, "want a key of a service's x-servent, or a path like services.web.environment.NAME, have %q%s", name, notation.Suggest(name, known))
 		return system.Variant{Path: name, Values: v.texts()}
 	}
 	for _, one := range v.items() {

@@ -108,9 +108,11 @@ func (r *rule) at(keys ...string) *rule {
 		for i := 0; next == nil && i < len(r.choices); i++ {
 			next = r.choices[i].Props[key]
 		}
-		for i := 0; next == nil && i < len(r.patterns); i++ {
-			if r.patterns[i].form.MatchString(key) && len(r.patterns[i].rule.types) > 0 {
-				next = r.patterns[i].rule
+		for _, one := range append([]*rule{r}, r.choices...) {
+			for i := 0; next == nil && i < len(one.patterns); i++ {
+				if one.patterns[i].form.MatchString(key) && len(one.patterns[i].rule.types) > 0 {
+					next = one.patterns[i].rule
+				}
 			}
 		}
 		if next == nil {
