@@ -58,6 +58,9 @@ func TestScaled(t *testing.T) {
 	if s := got.Service("cart"); s.Replicas != 4 || s.Scale.Min != 4 || s.Scale.Max != 4 {
 		t.Errorf("cart has %d replicas of %+v, want 4", s.Replicas, s.Scale)
 	}
+	if v.System.Service("cart").Public() || !got.Service("cart").Public() {
+		t.Error("the load's requests to cart would count as calls of a program: its door is to be one for everybody")
+	}
 	if s := got.Service("api"); s.Replicas != 2 || s.Ports[0].Published != 0 {
 		t.Errorf("api has %d replicas, published at %d; want 2, as the file has, and no fixed port", s.Replicas, s.Ports[0].Published)
 	}

@@ -42,6 +42,9 @@ func (v *Variant) scaled(service system.ServiceName, nodes int) *system.System {
 		if s.Name != service {
 			continue
 		}
+		if !s.Public() { // the load is no call of a program
+			s.Ports = []system.Port{{Protocol: "tcp"}}
+		}
 		if row, _ := architecture.Of(s.Architecture); row.Where == architecture.SomeNodes {
 			s.Replicas, s.Scale.Min, s.Scale.Max = nodes, nodes, nodes
 			s.Placement.MaxPerNode = 0

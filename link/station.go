@@ -13,6 +13,11 @@ import (
 // whatever the host does: when it oversleeps, the next place is not moved, so that capacity stays exact
 // on a busy machine. The queue is bounded by the number of callers, who wait no longer than their ctx.
 //
+// A program that waits for another service is not slow: of the time that its turns take, the share that
+// their calls take is not counted. Which turn a call belongs to is not known, so all turns that are open
+// share alike in what the calls leave, as processes share a processor; their sum is exact while no program
+// has more than one call open a turn.
+//
 // A nil *Station is valid: it costs nothing and makes nobody wait.
 type Station struct {
 	rate  float64
@@ -24,7 +29,17 @@ type Station struct {
 	since time.Time   // of the figures below
 	sold  time.Duration
 	tell  StationReport
-	spans spans // from virtual start to real end
+	spans spans // from virtual start to real end, without calls
+	open  int   // turns whose program has not answered
+	calls int   // of the node's programs to other services, not answered
+	work  work
+}
+
+// work is a clock that every open turn reads: it goes as fast as time as long as no call is open, slower
+// with every call, and stands when all turns wait.
+type work struct {
+	at   time.Time
+	done time.Duration
 }
 
 // StationReport is what a station did since it was made or reset.
@@ -62,6 +77,8 @@ func every(rate float64) time.Duration { return time.Duration(float64(time.Secon
 type Turn struct {
 	station    *Station
 	start, end time.Time
+	begun      time.Time     // in real time, no sooner than start
+	mark       time.Duration // the clock of work then
 }
 
 // Serve takes the next place, first come first served, and returns when it begins. When ctx ends before,
@@ -70,7 +87,42 @@ func (s *Station) Serve(ctx context.Context) (Turn, error) {
 	if s == nil {
 		return Turn{}, ctx.Err()
 	}
-	return s.take(ctx, s.serve)
+	t, err := s.take(ctx, s.serve)
+	if err != nil {
+		return t, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.begun = time.Now()
+	s.move(t.begun)
+	t.mark = s.work.done
+	s.open++
+	return t, nil
+}
+
+// Call says that a program of this node has asked another service. The caller calls back, once, when the
+// program has its answer or has given up.
+func (s *Station) Call() (back func()) {
+	if s == nil {
+		return func() {}
+	}
+	s.calling(1)
+	return func() { s.calling(-1) }
+}
+
+func (s *Station) calling(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.move(time.Now())
+	s.calls += n
+}
+
+// move brings the clock of work to now; mu is held.
+func (s *Station) move(now time.Time) {
+	if s.open > s.calls {
+		s.work.done += now.Sub(s.work.at) * time.Duration(s.open-s.calls) / time.Duration(s.open)
+	}
+	s.work.at = now
 }
 
 // End waits until the virtual end, so that the answer leaves no sooner; ctx's error says that it did not
@@ -83,6 +135,16 @@ func (t Turn) End(ctx context.Context) error {
 	now := time.Now()
 	t.station.ended(t, now)
 	return sleep(ctx, t.end.Sub(now))
+}
+
+// Drop is called instead of End when there will be no answer.
+func (t Turn) Drop() {
+	if s := t.station; s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.move(time.Now())
+		s.open--
+	}
 }
 
 // Pass charges what sending a request onward costs and returns when it may leave.
@@ -152,8 +214,11 @@ func (s *Station) ended(t Turn, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tell.Served++
-	s.spans.add(now.Sub(t.start))
-	if late := now.Sub(t.end); late > 0 {
+	s.move(now)
+	s.open--
+	took := t.begun.Sub(t.start) + s.work.done - t.mark
+	s.spans.add(took)
+	if late := took - s.serve; late > 0 {
 		s.tell.Late++
 		s.tell.LateMax = max(s.tell.LateMax, late)
 	}

@@ -314,3 +314,82 @@ func BenchmarkStation(b *testing.B) {
 		turn.End(b.Context())
 	}
 }
+
+// A program that waits for another service is not slow; one that works too long is, whatever it waits for.
+func TestStationDoesNotCountCalls(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		calls []time.Duration // of one turn, one after the other
+		work  time.Duration   // of its program, in all
+		late  int64
+	}{
+		{"a long call", []time.Duration{500 * ms}, 10 * ms, 0},
+		{"three calls", []time.Duration{30 * ms, 30 * ms, 30 * ms}, 19 * ms, 0},
+		{"slow, and a call", []time.Duration{30 * ms}, 30 * ms, 1},
+		{"slow without one", nil, 30 * ms, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := NewStation(system.Capacity{Rate: 50})
+				turn, err := s.Serve(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(tt.work)
+				for _, d := range tt.calls {
+					back := s.Call()
+					time.Sleep(d)
+					back()
+				}
+				if err := turn.End(t.Context()); err != nil {
+					t.Error(err)
+				}
+				r := s.Report()
+				if own := time.Duration(float64(time.Second) / r.ValidRate); r.Late != tt.late || own < tt.work || own > tt.work*17/16 {
+					t.Errorf("report %+v: the program took %v, want %v and %d late", r, own, tt.work, tt.late)
+				}
+			})
+		})
+	}
+}
+
+// Turns that overlap share what their calls leave: one after the other, or all at once, none is late that
+// works 5 ms and waits for the rest. A turn that was dropped has no share any more.
+func TestStationSharesCalls(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		gaps := rapid.SliceOfN(rapid.IntRange(0, 40), 1, 20).Draw(rt, "ms between turns")
+		waits := rapid.SliceOfN(rapid.IntRange(0, 300), len(gaps), len(gaps)).Draw(rt, "ms of each call")
+		synctest.Test(t, func(t *testing.T) {
+			s := NewStation(system.Capacity{Rate: 1000, Workers: 100})
+			gone, err := s.Serve(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone.Drop()
+			var all sync.WaitGroup
+			for i := range gaps {
+				time.Sleep(time.Duration(gaps[i]) * ms)
+				all.Go(func() {
+					turn, err := s.Serve(t.Context())
+					if err != nil {
+						t.Error(err)
+					}
+					back := s.Call() // the program does nothing but wait
+					time.Sleep(time.Duration(waits[i]) * ms)
+					back()
+					if err := turn.End(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if r := s.Report(); r.Late > 0 || r.Served != int64(len(gaps)) {
+				t.Errorf("%d of %d turns were late by up to %v, though no program worked", r.Late, r.Served, r.LateMax)
+			}
+			s.Call()()
+			if s.open != 0 || s.calls != 0 {
+				t.Errorf("%d turns and %d calls are open, want none", s.open, s.calls)
+			}
+		})
+	})
+}

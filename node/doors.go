@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"servent/route"
@@ -24,6 +25,7 @@ type doors struct {
 
 type door struct {
 	what   opening
+	inside atomic.Bool // only programs of this node ask here
 	cancel context.CancelFunc
 }
 
@@ -58,6 +60,16 @@ func wanted(p *system.Plan, self system.NodeID) map[int]opening {
 	return out
 }
 
+// private says that only programs of the node ask at a door: nobody outside reaches the service, or the door
+// leads to one instance.
+func private(p *system.Plan, o opening) bool {
+	if o.service == "" || o.instance != "" {
+		return o.instance != ""
+	}
+	d := p.Deployment(o.service)
+	return d != nil && !d.Service.Public()
+}
+
 // set opens and closes doors until they are those of the plan. A port that somebody else holds is
 // reported and tried again.
 func (ds *doors) set(ctx context.Context, p *system.Plan) {
@@ -74,24 +86,28 @@ func (ds *doors) set(ctx context.Context, p *system.Plan) {
 		}
 	}
 	for offset, what := range want {
-		if ds.open[offset] != nil {
+		if d := ds.open[offset]; d != nil {
+			d.inside.Store(private(p, what))
 			continue
 		}
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		ds.open[offset] = &door{what, cancel}
-		ds.wg.Go(func() { ds.serve(ctx, offset, what) })
+		d := &door{what: what, cancel: cancel}
+		d.inside.Store(private(p, what))
+		ds.open[offset] = d
+		ds.wg.Go(func() { ds.serve(ctx, offset, d) })
 	}
 }
 
 // serve opens one door and keeps it open. The port may be another door's or an instance's that is just
 // leaving: it is tried again for as long as the door is wanted.
-func (ds *doors) serve(ctx context.Context, offset int, what opening) {
+func (ds *doors) serve(ctx context.Context, offset int, d *door) {
+	what := d.what
 	addr, told := ds.node.address(offset), false
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 		if err == nil {
 			wait, told = 20*time.Millisecond, false
-			err = ds.answer(ctx, ln, what)
+			err = ds.answer(ctx, ln, d)
 		}
 		if ctx.Err() != nil {
 			return
@@ -108,8 +124,8 @@ func (ds *doors) serve(ctx context.Context, offset int, what opening) {
 	}
 }
 
-func (ds *doors) answer(ctx context.Context, ln net.Listener, what opening) error {
-	n := ds.node
+func (ds *doors) answer(ctx context.Context, ln net.Listener, d *door) error {
+	n, what := ds.node, d.what
 	to := func(t *route.Table) (route.Instance, bool) {
 		if what.next {
 			return t.Next(what.instance)
@@ -131,7 +147,20 @@ func (ds *doors) answer(ctx context.Context, ln net.Listener, what opening) erro
 	default:
 		h = n.l7.Web()
 	}
-	return n.l7.Serve(ctx, ln, h)
+	return n.l7.Serve(ctx, ln, n.waits(d, h))
+}
+
+// waits tells the node's station of a program that waits for an answer: it is not slow meanwhile.
+func (n *Node) waits(d *door, h http.Handler) http.Handler {
+	if n.place == nil {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if d.inside.Load() {
+			defer n.place.Call()()
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // close closes every door, gives open requests their grace, and waits.

@@ -49,6 +49,9 @@ func (r *relay) run(ctx context.Context) error {
 		}
 	})
 	both.Wait()
+	if r.turns != nil {
+		r.turns.drop()
+	}
 	if !stop() {
 		return context.Cause(ctx)
 	}
@@ -132,6 +135,13 @@ func (t *turns) ask(ctx context.Context) error {
 		t.open.Store(&turn)
 	}
 	return err
+}
+
+// drop ends a turn that got no answer; nobody asks or answers any more.
+func (t *turns) drop() {
+	if turn := t.open.Swap(nil); turn != nil {
+		turn.Drop()
+	}
 }
 
 func (t *turns) answer(ctx context.Context) error {
