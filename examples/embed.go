@@ -30,6 +30,8 @@ var list = []Example{
 	{"counter", "a number per name over HTTP, kept in memory: one instance is right, two are fast and wrong"},
 	{"address", "an address server with RPC stubs: what a time-out does to a call"},
 	{"shop", "three tiers: static pages, a Go API, a real database (SQLite, or PostgreSQL)"},
+	{"shortener", "a URL shortener: every short name has one owner, and a few links get most of the visits"},
+	{"split", "which split is best: one application with its rules in the client's, the middle or the data tier; as one process, three tiers, four services"},
 	{"tokens", "a ring whose members pass a token round, each knowing only the next one"},
 }
 
@@ -41,6 +43,7 @@ func List() []Example { return slices.Clone(list) }
 //
 //go:embed increment/*.* increment/c/*.c increment/python/*.py increment/erlang/*.erl increment/cmd
 //go:embed counter/*.* counter/cmd address/*.* address/cmd tokens/*.* tokens/cmd
+//go:embed shortener/*.* shortener/cmd split/*.* split/cmd
 var folders embed.FS
 
 //go:embed shop.txtar

@@ -11,6 +11,8 @@ import (
 	"servent/examples/address"
 	"servent/examples/counter"
 	"servent/examples/increment"
+	"servent/examples/shortener"
+	"servent/examples/split"
 	"servent/examples/tokens"
 )
 
@@ -39,6 +41,15 @@ func (o surroundings) run(ctx context.Context, program string, args []string) er
 	case "tokens":
 		member := tokens.Member{Self: o.env("SERVENT_INSTANCE"), Next: o.env("SERVENT_NEXT")}
 		serve = member.Serve
+	case "shortener":
+		serve = shortener.New(o.env("SHORTENER_URL")).Serve
+	case "split":
+		role := strings.Join(args, " ")
+		h, err := split.New(role, o.env)
+		if err != nil {
+			return fmt.Errorf("%w: example split: %w", ErrUsage, err)
+		}
+		serve, args = func(ctx context.Context, ln net.Listener) error { return split.Serve(ctx, ln, h) }, nil
 	case "address":
 		server, err := address.NewServer(args, o.stderr)
 		if err != nil {
@@ -48,7 +59,7 @@ func (o surroundings) run(ctx context.Context, program string, args []string) er
 	case "address-client":
 		return address.Call(ctx, "127.0.0.1:7008", args, o.stdout, o.stderr)
 	default:
-		return fmt.Errorf("%w: want one of increment, counter, address, address-client, tokens; have %q", ErrUsage, program)
+		return fmt.Errorf("%w: want one of increment, counter, shortener, address, address-client, tokens, split; have %q", ErrUsage, program)
 	}
 	if len(args) > 0 {
 		return fmt.Errorf("%w: example %s takes none, have %q", ErrUsage, program, strings.Join(args, " "))
