@@ -63,6 +63,8 @@ var floors = map[string]int{
 	"examples/increment":  5,
 	"examples/counter":    5,
 	"examples/address":    5,
+	"examples/shortener":  5,
+	"examples/split":      5,
 	"examples/tokens":     5,
 	"examples":            6,
 	"bench/emulation":     7,

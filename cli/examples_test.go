@@ -146,7 +146,7 @@ func (c *talk) next(n int) error {
 // A connection stays with its instance: the death of one breaks its connections, and no others.
 func TestIncrement(t *testing.T) {
 	w := example(t, "increment")
-	w.write("port.yaml", fmt.Sprintf("services: {increment: {ports: !override [\"%s:7007\"]}}\n", free(t)))
+	w.write("port.yaml", fmt.Sprintf("services: {increment: {ports: !override [\"%s:7007\"], x-servent: {scale: {min: 3}}}}\n", free(t)))
 	w.up("-f", "compose.yaml", "-f", "port.yaml")
 	at := w.published("increment")
 	var all []*talk

@@ -28,10 +28,10 @@ type Example struct {
 var list = []Example{
 	{"increment", "the course's first server: a number in, the number plus one out, in Go, C, Python and Erlang"},
 	{"counter", "a number per name over HTTP, kept in memory: one instance is right, two are fast and wrong"},
+	{"shortener", "a URL shortener: every short name has one owner, and a few links get most of the visits"},
 	{"address", "an address server with RPC stubs: what a time-out does to a call"},
 	{"shop", "three tiers: static pages, a Go API, a real database (SQLite, or PostgreSQL)"},
-	{"shortener", "a URL shortener: every short name has one owner, and a few links get most of the visits"},
-	{"split", "which split is best: one application with its rules in the client's, the middle or the data tier; as one process, three tiers, four services"},
+	{"split", "which split is best: one application with its rules in one of three tiers; as one process, as four services"},
 	{"tokens", "a ring whose members pass a token round, each knowing only the next one"},
 }
 

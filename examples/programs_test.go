@@ -368,6 +368,11 @@ func passRound(t *testing.T, r *ring) {
 			t.Errorf("member %d = %d %s, want %d passes", i+1, status, body, 5*n)
 		}
 	}
+	for i, door := range r.doors {
+		if status, body := request(t, "GET", door.URL+"/length", ""); status != 200 || strings.TrimSpace(body) != fmt.Sprint(n) {
+			t.Errorf("length at member %d = %d %s, want %d", i+1, status, body, n)
+		}
+	}
 	for _, tt := range []struct{ path, body string }{
 		{"/start", ""}, {"/start?rounds=0", ""}, {"/start?rounds=x", ""}, {"/start?rounds=1001", ""},
 		{"/token", "{"}, {"/token", `{}`}, {"/token", `{"home": "", "rounds": 1, "n": 1}`}, {"/token", `{"home": "a", "rounds": 0, "n": 1}`},

@@ -39,7 +39,10 @@ func (o surroundings) run(ctx context.Context, program string, args []string) er
 	case "counter":
 		serve = counter.Serve
 	case "tokens":
-		member := tokens.Member{Self: o.env("SERVENT_INSTANCE"), Next: o.env("SERVENT_NEXT")}
+		member, err := tokens.New(o.env)
+		if err != nil {
+			return fmt.Errorf("%w: example tokens: %w", ErrUsage, err)
+		}
 		serve = member.Serve
 	case "shortener":
 		serve = shortener.New(o.env("SHORTENER_URL")).Serve

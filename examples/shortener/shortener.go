@@ -92,6 +92,7 @@ func short(to string, try int) string {
 var (
 	errTaken = errors.New("another link has this name")
 	errFull  = errors.New("there is no room for a further link")
+	errLong  = fmt.Errorf("a name has at most %d bytes", longestName)
 )
 
 // send asks the owner of a name to keep a link, unless another one has it.
@@ -145,7 +146,7 @@ func read(r *http.Request) (string, error) {
 // keep gives a name to a link. fresh: not when another link has it.
 func (s *Shortener) keep(name, to string, fresh bool) error {
 	if len(name) > longestName {
-		return fmt.Errorf("a name has at most %d bytes, this one has %d", longestName, len(name))
+		return errLong
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,6 +168,8 @@ func fail(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, errTaken):
 		status = http.StatusPreconditionFailed
+	case errors.Is(err, errLong):
+		status = http.StatusBadRequest
 	case errors.Is(err, errFull):
 		status = http.StatusInsufficientStorage
 	}

@@ -14,19 +14,25 @@ import (
 // longest is the most bytes of a key, a row or an answer.
 const longest = 200
 
-// other is the URL of another service: what is asked there costs messages and time.
-type other string
+// other is another service: what is asked there costs messages and time.
+type other struct {
+	url    string
+	client http.Client
+}
 
-// client keeps as many connections to one door as orders come at once.
-var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+// others finds services by their <NAME>_URL. It keeps as many connections to one door as orders come at once.
+func others(env func(string) string) func(name string) *other {
+	way := &http.Transport{MaxIdleConnsPerHost: 64}
+	return func(name string) *other { return &other{env(name + "_URL"), http.Client{Transport: way}} }
+}
 
 // ask makes one call and returns the answer's text.
-func (o other) ask(ctx context.Context, method, path, body string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, method, string(o)+path, strings.NewReader(body))
+func (o *other) ask(ctx context.Context, method, path, body string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, method, o.url+path, strings.NewReader(body))
 	if err != nil {
 		return "", err
 	}
-	res, err := client.Do(req)
+	res, err := o.client.Do(req)
 	if err != nil {
 		return "", err
 	}
@@ -39,7 +45,7 @@ func (o other) ask(ctx context.Context, method, path, body string) (string, erro
 }
 
 // pass hands whole requests on, with another beginning of their path, and the answer back.
-func (o other) pass(from, to string) http.Handler {
+func (o *other) pass(from, to string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(io.LimitReader(r.Body, longest))
 		if err != nil {
@@ -52,14 +58,14 @@ func (o other) pass(from, to string) http.Handler {
 }
 
 // price asks what one piece costs.
-func (o other) price(at string) func(context.Context, string, int) (int, error) {
+func (o *other) price(at string) func(context.Context, string, int) (int, error) {
 	return func(ctx context.Context, item string, quantity int) (int, error) {
 		cents, err := o.number(ctx, at+url.PathEscape(item))
 		return total(cents, quantity), err
 	}
 }
 
-func (o other) number(ctx context.Context, path string) (int, error) {
+func (o *other) number(ctx context.Context, path string) (int, error) {
 	said, err := o.ask(ctx, http.MethodGet, path, "")
 	if err != nil {
 		return 0, err
@@ -68,7 +74,7 @@ func (o other) number(ctx context.Context, path string) (int, error) {
 }
 
 // remembered asks for a price once and knows it from then on, also when it has changed.
-func remembered(o other, at string) func(context.Context, string, int) (int, error) {
+func remembered(o *other, at string) func(context.Context, string, int) (int, error) {
 	var known sync.Map // item → cents; what is not sold is not kept, so that it has a bound
 	return func(ctx context.Context, item string, quantity int) (int, error) {
 		if cents, ok := known.Load(item); ok {
@@ -83,11 +89,11 @@ func remembered(o other, at string) func(context.Context, string, int) (int, err
 }
 
 // check and total are the rules as services of their own.
-func (o other) check(ctx context.Context, item string, quantity int) (string, error) {
+func (o *other) check(ctx context.Context, item string, quantity int) (string, error) {
 	return o.ask(ctx, http.MethodGet, "/check?"+query(item, quantity), "")
 }
 
-func (o other) total(ctx context.Context, item string, quantity int) (int, error) {
+func (o *other) total(ctx context.Context, item string, quantity int) (int, error) {
 	return o.number(ctx, "/total?"+query(item, quantity))
 }
 
@@ -96,7 +102,7 @@ func query(item string, quantity int) string {
 }
 
 // put stores a row.
-func (o other) put(at string) func(ctx context.Context, key, row string) error {
+func (o *other) put(at string) func(ctx context.Context, key, row string) error {
 	return func(ctx context.Context, key, row string) error {
 		_, err := o.ask(ctx, http.MethodPut, at+url.PathEscape(key), row)
 		return err

@@ -72,7 +72,8 @@ func New(role string, env func(string) string) (http.Handler, error) {
 	mux := http.NewServeMux()
 	kept := newRows()
 	here := rules{check, kept.price, kept.put}
-	middle, data := other(env("MIDDLE_URL")), other(env("DATA_URL"))
+	to := others(env)
+	middle, data := to("MIDDLE"), to("DATA")
 	switch role {
 	case Front:
 		switch by := cmp.Or(env("RULES"), Middle); by {
@@ -98,7 +99,7 @@ func New(role string, env func(string) string) (http.Handler, error) {
 		take(mux, here)
 		mux.HandleFunc("GET /orders/{key}", kept.read)
 	case Services:
-		take(mux, rules{other(env("CHECKS_URL")).check, other(env("PRICES_URL")).total, data.put("/rows/")})
+		take(mux, rules{to("CHECKS").check, to("PRICES").total, data.put("/rows/")})
 		mux.Handle("GET /orders/{key}", data.pass("/orders/", "/rows/"))
 	case Checks:
 		mux.HandleFunc("GET /check", func(w http.ResponseWriter, r *http.Request) {

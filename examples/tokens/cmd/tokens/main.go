@@ -15,12 +15,15 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	member, err := tokens.New(os.Getenv)
+	if err != nil {
+		log.Fatal(err)
+	}
 	ln, err := net.Listen("tcp", net.JoinHostPort(os.Getenv("HOST"), os.Getenv("PORT")))
 	if err != nil {
 		log.Fatal(err)
 	}
 	log.Printf("listening on %s", ln.Addr())
-	member := tokens.Member{Self: os.Getenv("SERVENT_INSTANCE"), Next: os.Getenv("SERVENT_NEXT")}
 	if err := member.Serve(ctx, ln); err != nil {
 		log.Fatal(err)
 	}
