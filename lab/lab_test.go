@@ -77,6 +77,37 @@ func TestScaled(t *testing.T) {
 	}
 }
 
+// What is sent over TCP may be written with the escapes of C, or hold the bytes themselves.
+func TestOverTCP(t *testing.T) {
+	for _, tt := range []struct {
+		send, check, expect string
+		want                string
+		kind                check.Kind // "" means an error
+	}{
+		{`41\n`, "", "", "41\n", check.Hash},
+		{"41\n", "auto", "line", "41\n", check.Hash},
+		{`INCR {key}\r\n`, "counter", "line", "INCR {key}\r\n", check.Counter},
+		{"SET {key} {value}\r\n", "", "5", "SET {key} {value}\r\n", check.None},
+		{`41\q`, "", "", "", ""},
+		{"41\n", "", "word", "", ""},
+		{"", "", "", "", ""},
+	} {
+		sys := shop()
+		sys.Services[0].Switch.By = system.ByConnection
+		sys.Compare = &system.Compare{Check: tt.check, Load: system.Load{Send: tt.send, Expect: tt.expect}}
+		p, err := newPlan(Options{Variants: []Variant{{Name: "a", System: sys}}, Service: "api", Repeats: 1})
+		if err != nil || tt.kind == "" {
+			if (err == nil) != (tt.kind != "") {
+				t.Errorf("send %q, expect %q: %v", tt.send, tt.expect, err)
+			}
+			continue
+		}
+		if p.tcp == nil || p.tcp.Send != tt.want || p.checks != tt.kind {
+			t.Errorf("send %q: %+v, checked by %s; want %q by %s", tt.send, p.tcp, p.checks, tt.want, tt.kind)
+		}
+	}
+}
+
 func TestSubject(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

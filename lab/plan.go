@@ -140,7 +140,11 @@ func (p *plan) overTCP(c *system.Compare) error {
 	if err != nil {
 		return err
 	}
-	p.tcp = &load.TCP{Send: c.Load.Send, Expect: expect}
+	send, err := load.ParseSend(c.Load.Send)
+	if err != nil {
+		return fmt.Errorf("load: send: %w", err)
+	}
+	p.tcp = &load.TCP{Send: send, Expect: expect}
 	p.choose(c)
 	return nil
 }

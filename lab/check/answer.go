@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -16,6 +17,9 @@ import (
 
 // bodyBytes is how much of an answer a record keeps. A body of this length may go on.
 const bodyBytes = 256
+
+// overTCP is the method of what has none. Who asks for a counter says that every request counts.
+const overTCP = "TCP"
 
 // outcome of a request that was to change something.
 type outcome int
@@ -221,7 +225,7 @@ func said(r *load.Record, what string) string {
 	if r.Instance != "" {
 		from = " (" + r.Instance + ")"
 	}
-	return fmt.Sprintf("%s %s answered %s at %s%s", r.Method, r.Path, what, at(r.Done), from)
+	return fmt.Sprintf("%s %s answered %s at %s%s", r.Method, cmp.Or(r.Path, r.Key), what, at(r.Done), from)
 }
 
 func at(d time.Duration) string { return d.Round(time.Millisecond).String() }

@@ -24,7 +24,7 @@ type Kind string
 
 const (
 	None    Kind = "none"    // nothing can be checked
-	Counter Kind = "counter" // POST counts and answers the number, GET reads it
+	Counter Kind = "counter" // POST, or what is sent over TCP, counts and answers the number, GET reads it
 	KV      Kind = "kv"      // PUT, GET and DELETE of a value by its key
 	Set     Kind = "set"     // PUT or POST adds, GET lists
 	Hash    Kind = "hash"    // one method and path, one answer

@@ -115,7 +115,7 @@ func (c *counter) read(r *load.Record) (tick, bool) {
 	t := tick{r: r, sent: r.Sent, done: r.Done}
 	kind := &c.gets
 	switch r.Method {
-	case http.MethodPost:
+	case http.MethodPost, overTCP:
 		kind, t.inc = &c.posts, true
 		switch outcomeOf(r) {
 		case never:

@@ -227,6 +227,9 @@ func TestCounterWords(t *testing.T) {
 			"1 of 3 answers without a number", `POST /c/a answered "oops", which holds no number at 0s`},
 		{"increments without a number", []string{"1 0-1 POST a = ok", "1 2-3 POST a = ok", "1 4-5 GET a = 1"}, Wrong, 1,
 			"1 of 2 increments lost: the number is lower than what was acknowledged", "GET /c/a answered 1, though 2 increments were acknowledged before the request began at 0s"},
+		{"over TCP", []string{"1 0-1 TCP a = :1", "2 2-3 TCP a = :2", "2 2-3 TCP b = :1"}, Right, 0, "", ""},
+		{"wrong over TCP", []string{"1 0-1 TCP a = :1", "2 2-3 TCP a = :1"}, Wrong, 1, "1 of 2 increments lost: numbers were given twice",
+			"TCP a answered 1, a number that another increment was answered with at 0s"},
 		{"numbers that do not count", []string{"1 0-1 POST a = 71823", "1 2-3 POST a = 99812"}, Unchecked, 0, "no answer holds a number that counts", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

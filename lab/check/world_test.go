@@ -227,6 +227,8 @@ func script(t *testing.T, lines ...string) []load.Record {
 			r.Status = 404
 		case body == "timeout" || body == "refused":
 			r.Err, r.Status = body, 0
+		case r.Method == overTCP:
+			r.Path = ""
 		case body[0] == '>':
 			r.Status, body = 302, body[1:]
 		case r.Method == "PUT":

@@ -267,7 +267,7 @@ func (w *walk) scalar(r *rule, n *yaml.Node, at path) bool {
 	if r.Pattern != "" && !regexp.MustCompile(r.Pattern).MatchString(s) {
 		return w.problem(n, at, "want %s, have %q", cmp.Or(formWords[r.Pattern], "text of the form "+r.Pattern), s)
 	}
-	if n.Style&yaml.DoubleQuotedStyle != 0 && slices.Contains(at, "x-servent") && strings.ContainsFunc(s, unicode.IsControl) {
+	if n.Style&yaml.DoubleQuotedStyle != 0 && slices.Contains(at, "x-servent") && at[len(at)-1] != "send" && strings.ContainsFunc(s, unicode.IsControl) {
 		return w.problem(n, at, `have %q: in double quotes \ begins an escape; use single quotes`, s)
 	}
 	if parse := formats[r.Format]; parse != nil {
