@@ -69,26 +69,6 @@ func (l *line) cast(w *way, n int, arrive func()) bool {
 // free says that nothing delays, bounds or cuts the way now.
 func (w *way) free() bool { return w == nil || !w.active.Load() }
 
-// queueMost is how long a datagram may wait for a slow stretch before there is no room for it.
-const queueMost = time.Second
-
-// datagram says when a datagram of n bytes that leaves now arrives, and whether it is lost on the way: a
-// cut loses all, a rate those that would wait longer than queueMost.
-func (w *way) datagram(now time.Time, n int) (due time.Time, lost bool) {
-	w.roads.mu.Lock()
-	node, site, path := w.stretches()
-	full := now.Add(queueMost)
-	lost = node.fault.Cut || site.fault.Cut ||
-		path.Rate > 0 && site.free.After(full) ||
-		site.fault.Rate > 0 && site.line.After(full) ||
-		node.fault.Rate > 0 && node.line.After(full)
-	w.roads.mu.Unlock()
-	if lost {
-		return time.Time{}, true
-	}
-	return w.reserve(now, n), false
-}
-
 // carry lets datagrams go until there are none.
 func (l *line) carry() {
 	for {
