@@ -28,7 +28,7 @@ race: ## the tests under the race detector
 	go test -race -short $(PKGS)
 
 long: ## what takes longer: race detector, every fuzz test for FUZZTIME
-	go test -race $(PKGS)
+	SERVENT_LONG=1 go test -race -timeout 20m $(PKGS)
 	@go list $(PKGS) | while read p; do \
 		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 			echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \

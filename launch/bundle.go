@@ -208,7 +208,7 @@ func build(ctx context.Context, s *system.Service, told func(Step)) error {
 // product is the file that a build makes: a program or a module.
 func product(sw *system.Software) string {
 	name := sw.From
-	if sw.Kind == system.Process {
+	if sw.Kind != system.Wasm {
 		name = sw.Run[0]
 	}
 	if filepath.IsAbs(name) {
@@ -222,7 +222,7 @@ func product(sw *system.Software) string {
 func upToDate(sw *system.Software) (bool, error) {
 	program := product(sw)
 	built, err := os.Stat(program)
-	if sw.Kind == system.Process && !looksLikePath(sw.Run[0]) || err != nil {
+	if sw.Kind != system.Wasm && !looksLikePath(sw.Run[0]) || err != nil {
 		return false, nil
 	}
 	output := filepath.Dir(program)
