@@ -58,6 +58,7 @@ type Node struct {
 	place   *link.Station
 	doors   doors
 	rings   *rings
+	stores  *stores
 	cluster control.Cluster // set by openControl
 	started time.Time
 
@@ -135,12 +136,13 @@ func build(boot Boot, o Options) (*Node, error) {
 		return nil, err
 	}
 	n.process = process.New(process.Options{StateDir: boot.Dir, Self: exe, Log: n.log})
-	store := &blob.Store{Dir: boot.Blobs}
+	n.stores = &stores{node: n, open: map[system.InstanceID]http.Handler{}}
+	blobs := &blob.Store{Dir: boot.Blobs}
 	n.agent = agent.New(agent.Options{
 		Node: boot.ID, Site: boot.Site, Host: boot.Host, PortBase: boot.PortBase, Dir: boot.Dir,
 		Drivers:  n.drivers(),
-		Bundle:   func(_ context.Context, d system.Digest) (string, error) { return store.Bundle(d) },
-		Blob:     func(_ context.Context, d system.Digest) (io.ReadCloser, error) { return store.Open(d) },
+		Bundle:   func(_ context.Context, d system.Digest) (string, error) { return blobs.Bundle(d) },
+		Blob:     func(_ context.Context, d system.Digest) (io.ReadCloser, error) { return blobs.Open(d) },
 		Inflight: func(id system.InstanceID) int { return n.l7.Inflight(id) + n.l4.Inflight(id) },
 		BaseEnv:  process.BaseEnv(os.Environ()),
 		Log:      n.log,
@@ -180,6 +182,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	}
 	mux.HandleFunc("GET /v1/node/logs", n.guard(n.serveLogs))
 	mux.HandleFunc("GET /v1/node/meter", n.guard(n.serveMeter))
+	mux.HandleFunc("POST /v1/store/", n.stores.serve)
 	tunnels, alive := n.link.Accept(link.Tunnel), n.link.Accept(link.Alive)
 	heart.run(below, "link http", func(ctx context.Context) error { return link.ServeHTTP1(ctx, n.link, n.l7.Peer(), n.log) })
 	heart.run(below, "link http2", func(ctx context.Context) error { return link.ServeHTTP2(ctx, n.link, mux, n.log) })

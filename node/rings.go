@@ -84,7 +84,7 @@ func (r *rings) join(d *system.Deployment) {
 	if in == nil {
 		in = &ringed{name: name, fixed: fixed, over: r.over, mail: make(chan letter, mailbox)}
 		o := r.opt()
-		o.Self, o.Datagrams, o.Machine = r.self, in, ring.New(1, ring.Options{Questions: 4096, Fixed: fixed})
+		o.Self, o.Datagrams, o.Machine = r.self, in, ring.New(1, ring.Options{Questions: 4096, Contacts: 255, Fixed: fixed})
 		in.wire = wire.New(o)
 		r.open[name] = in
 		select {

@@ -85,7 +85,9 @@ func (s *Service) keyed(plan *system.Plan, d *system.Deployment) {
 	}
 	switch {
 	case d.Parts != nil:
-		s.Locator = &Partitioned{Parts: d.Parts, Nodes: nodes, Epoch: epoch}
+		at := &Partitioned{Parts: d.Parts, Nodes: nodes, Epoch: epoch}
+		at.copied(d, s.Instances)
+		s.Locator = at
 	case d.Ring != nil:
 		s.Locator = &Ring{Places: d.Ring, Nodes: nodes, Tied: d.Service.Tied(), Epoch: epoch}
 	}

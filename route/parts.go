@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"slices"
 
 	"servent/system"
 )
@@ -15,6 +16,28 @@ type Partitioned struct {
 	Parts *system.Parts
 	Nodes map[system.InstanceID]system.NodeID // where the owners are planned
 	Epoch uint64
+	// Copies of each key that the owners keep among themselves; 0 means 1. With more, any owner may be asked, and
+	// the first one that is Ready is.
+	Copies int
+	Ready  map[system.InstanceID]bool
+
+	own []system.InstanceID // those of Parts.Instances that own a partition
+}
+
+// copied says who has copies of which keys, when the service keeps more than one.
+func (p *Partitioned) copied(d *system.Deployment, ready []Instance) {
+	if p.Copies = d.Service.Copies; p.Copies <= 1 {
+		return
+	}
+	for i, id := range d.Parts.Instances {
+		if slices.Contains(d.Parts.Owner, i) {
+			p.own = append(p.own, id)
+		}
+	}
+	p.Ready = map[system.InstanceID]bool{}
+	for _, in := range ready {
+		p.Ready[in.ID] = true
+	}
 }
 
 // Locate returns the owner of the key's partition, whether it is ready or not; Hops is 0. Without owners
@@ -27,13 +50,47 @@ func (p *Partitioned) Locate(ctx context.Context, key Key) (Location, error) {
 	if owner == "" {
 		return Location{}, ErrNoInstance
 	}
+	if p.Copies > 1 && !p.Ready[owner] {
+		for _, other := range p.Owners(Partition(key)) {
+			if p.Ready[other] {
+				owner = other
+				break
+			}
+		}
+	}
 	return Location{Node: p.Nodes[owner], Instance: owner, Epoch: p.Epoch}, nil
+}
+
+// Owners are the instances that keep copies of a partition: its owner in the plan, and those that follow it in
+// the order of their numbers, on other nodes as long as there are any. An instance that owns no partition keeps no
+// copy either, so that one that is added changes nobody's copies.
+func (p *Partitioned) Owners(partition int) []system.InstanceID {
+	first := p.Parts.Of(partition)
+	if first == "" {
+		return nil
+	}
+	owners := []system.InstanceID{first}
+	if p.Copies <= 1 {
+		return owners
+	}
+	all, at := p.own, slices.Index(p.own, first)
+	nodes := []system.NodeID{p.Nodes[first]}
+	for _, apart := range []bool{true, false} {
+		for i := 1; i < len(all) && len(owners) < p.Copies; i++ {
+			id := all[(at+i)%len(all)]
+			if slices.Contains(owners, id) || apart && slices.Contains(nodes, p.Nodes[id]) {
+				continue
+			}
+			owners, nodes = append(owners, id), append(nodes, p.Nodes[id])
+		}
+	}
+	return owners
 }
 
 // Owns implements [Locator].
 func (p *Partitioned) Owns(key Key, id system.InstanceID, epoch uint64) error {
 	switch owner := p.Parts.Of(Partition(key)); {
-	case owner == id:
+	case owner == id, p.Copies > 1 && slices.Contains(p.Owners(Partition(key)), id):
 		return nil
 	case p.Epoch < epoch:
 		return ErrBehind

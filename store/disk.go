@@ -41,7 +41,7 @@ type disk struct {
 	db    *bbolt.DB
 	clock *clock
 	keep  time.Duration
-	tree  *tree         // nil without a cluster: no index is kept
+	tree  *tree         // nil: no index is kept
 	turn  chan struct{} // one slot: its holder commits
 
 	mu     sync.Mutex // guards what follows

@@ -314,7 +314,7 @@ func (s *Store) serveTree(body []byte, _ uint64) ([]byte, error) {
 		return nil, err
 	}
 	shared := s.shared(q.asker)
-	if viewOf(shared) != q.view {
+	if s.tree == nil || viewOf(shared) != q.view {
 		return nil, errViews
 	}
 	var of []int

@@ -43,6 +43,7 @@ type Options struct {
 	MaxSize int64  // bytes of the database file; writes beyond are refused with 507. 0: no bound
 
 	Cluster Cluster       // nil: this store is alone and keeps everything
+	OneCopy bool          // a partition has one owner: no hash tree and no tombstones are kept
 	Lease   Lease         // orders the writes of a partition; nil: nobody does, and the newest version wins
 	NoCAS   string        // why there is no compare-and-set, for the user; empty: it is right without a lease, as one store alone is
 	Read    Rule          // empty means quorum
@@ -64,7 +65,7 @@ type Store struct {
 	log     *slog.Logger
 	disk    *disk
 	clock   *clock
-	tree    *tree // nil without a cluster
+	tree    *tree // nil where there is nothing to compare: without a cluster, and with one copy
 	member  member
 	fences  fences
 	hints   hinted
@@ -90,7 +91,7 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	s.disk = &disk{db: db, clock: s.clock, turn: make(chan struct{}, 1)}
-	if o.Cluster != nil {
+	if o.Cluster != nil && !o.OneCopy {
 		s.tree = newTree(o.Cluster.Partition, o.Cluster.Partitions())
 		s.disk.tree, s.disk.keep = s.tree, o.Keep
 	}
@@ -212,7 +213,7 @@ func (s *Store) loadTree(tx *bbolt.Tx) error {
 func (s *Store) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
-	if s.o.Cluster != nil {
+	if s.tree != nil {
 		work.Go(func() { s.repairLoop(ctx) })
 	}
 	tick := time.NewTicker(s.o.Sweep)

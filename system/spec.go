@@ -24,7 +24,11 @@ func (s *Service) Spec() Digest {
 		Restart     Restart
 		Cache       *Cache
 		Restarts    int
-	}{s.Software, s.Data, s.Environment, s.Limits, s.Volumes, s.Files, s.Health, s.Stop, s.Restart, s.Cache, s.Restarts}
+		Builtin     []any `json:",omitempty"` // what a built-in is opened with
+	}{s.Software, s.Data, s.Environment, s.Limits, s.Volumes, s.Files, s.Health, s.Stop, s.Restart, s.Cache, s.Restarts, nil}
+	if s.Software.Kind == Builtin {
+		made.Builtin = []any{s.Architecture, s.Copies, s.Read, s.Write}
+	}
 	if made.Software.Digest != "" { // bundled: the bytes count, not where they came from
 		made.Software.Dir, made.Software.Build = "", nil
 	}

@@ -39,6 +39,8 @@ type Service struct {
 	Key          string            `json:"key,omitempty"`      // template: /carts/{key}/*, header:X-User
 	NoKey        string            `json:"nokey,omitempty"`    // a request without key: refuse (default), any
 	Copies       int               `json:"copies,omitempty"`   // of each key; 0 means 1
+	Read         string            `json:"read,omitempty"`     // of builtin kv, copies a read waits for: one, quorum (default), all
+	Write        string            `json:"write,omitempty"`    // the same of a write
 	Idempotent   bool              `json:"idempotent,omitempty"`
 	Data         Data              `json:"data"`
 	Switch       Switch            `json:"switch"`

@@ -32,6 +32,21 @@ func TestSpecIgnoresPlaces(t *testing.T) {
 	}
 }
 
+// A built-in is opened with words that another program does not know.
+func TestSpecOfABuiltin(t *testing.T) {
+	base := Service{Software: Software{Kind: Builtin, From: "kv"}, Architecture: Partitioned, Copies: 2}
+	for name, change := range map[string]func(*Service){
+		"architecture": func(s *Service) { s.Architecture = Single },
+		"copies":       func(s *Service) { s.Copies = 3 },
+		"write rule":   func(s *Service) { s.Write = "one" },
+	} {
+		changed := base
+		if change(&changed); changed.Spec() == base.Spec() {
+			t.Errorf("another %s is the same spec", name)
+		}
+	}
+}
+
 func TestInstanceSplit(t *testing.T) {
 	name, n, err := Instance("shop-api", 12).Split()
 	if name != "shop-api" || n != 12 || err != nil {

@@ -13,7 +13,16 @@ import (
 )
 
 // built says which software runs today.
-var built = []system.SoftwareKind{system.Process, system.Files, system.Origin, system.Wasm}
+var built = []system.SoftwareKind{system.Process, system.Files, system.Origin, system.Wasm, system.Builtin}
+
+// kv is the built-in that runs today; kvKey is where its keys stand.
+const (
+	kv    = "kv"
+	kvKey = "/kv/{key}"
+)
+
+// isKV says that a service is the built-in key-value database.
+func isKV(s *system.Service) bool { return s.Software.Kind == system.Builtin && s.Software.From == kv }
 
 // builtPolicies are the pickers that exist today; the first is the default.
 var builtPolicies = []string{"p2c", "roundrobin", "random", "leastconn"}
@@ -72,6 +81,10 @@ func (f *file) check(s *system.Service, all *system.System) {
 func (c checker) software() {
 	k := c.s.Software.Kind
 	switch {
+	case k == system.Builtin && c.s.Software.From != kv:
+		if at := c.x(string(k)); !c.found.faulty(at) {
+			c.unbuilt(at, "%q is not built yet; this is: %s", c.s.Software.From, kv)
+		}
 	case k == "" || slices.Contains(built, k):
 	case k == system.Image || k == system.Build:
 		c.unbuilt(c.at.key(string(k)), "%s; runs today: %s", treatments()["services.*."+string(k)].Refused, words(built))
@@ -191,6 +204,20 @@ func (c checker) keys() {
 		c.bad(c.x("copies"), "copies of a program's keys need idempotent: true, because a write is repeated to every copy")
 	} else if s.Copies > 1 && s.Software.Kind != system.Builtin {
 		c.unbuilt(c.x("copies"), "copies of a program's keys are not built yet; leave copies out: each key has one owner")
+	} else if n := architecture.Count(s, s.Copies); s.Copies > n {
+		c.bad(c.x("copies"), "want at most as many copies as instances, %d; have %d", n, s.Copies)
+	}
+	if s.Copies > 1 && isKV(s) && s.Data.Kind != system.DataHard && !c.found.faulty(c.x("copies")) {
+		c.bad(c.x("data"), "copies are kept on disks: want hard, have %s", s.Data.Kind)
+	}
+	for _, rule := range []string{"read", "write"} {
+		switch at := c.x(rule); {
+		case !c.exact(at):
+		case !isKV(s):
+			c.bad(at, "read and write rules are of builtin: kv; the service is of the kind %s", s.Software.Kind)
+		case c.row.Copies == architecture.Never:
+			c.bad(at, "%s keeps no copies of keys; these do: %s", s.Architecture, words(withCopies()))
+		}
 	}
 	if s.Software.Kind != system.Builtin && !slices.Contains(c.row.Data, s.Data.Kind) {
 		at := c.x("data")

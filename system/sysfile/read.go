@@ -60,6 +60,8 @@ func (f *file) service(c types.ServiceConfig) system.Service {
 		Key:          read(x.key("key"), notation.Key),
 		NoKey:        x.key("nokey").text(),
 		Copies:       read(x.key("copies"), notation.Count),
+		Read:         x.key("read").text(),
+		Write:        x.key("write").text(),
 		Idempotent:   read(x.key("idempotent"), notation.Truth),
 		Data:         data(x.key("data")),
 		Replicas:     f.replicas(c),
@@ -116,7 +118,7 @@ func (f *file) defaults(s *system.Service, c types.ServiceConfig, x value) {
 	}
 	if s.Data.Kind == "" {
 		s.Data.Kind = system.DataNone
-		if len(s.Volumes) > 0 || s.Data.Path != "" || s.Data.Export != "" {
+		if len(s.Volumes) > 0 || s.Data.Path != "" || s.Data.Export != "" || isKV(s) {
 			s.Data.Kind = system.DataHard
 		}
 	}
@@ -129,6 +131,12 @@ func (f *file) defaults(s *system.Service, c types.ServiceConfig, x value) {
 	}
 	if s.Switch.By == "" {
 		s.Switch.By = layer(s, c)
+	}
+	if row, _ := architecture.Of(s.Architecture); isKV(s) && s.Key == "" && row.Key != architecture.Never {
+		s.Key = kvKey
+		if s.NoKey == "" {
+			s.NoKey = "any" // a list, which every instance can put together
+		}
 	}
 }
 
@@ -147,7 +155,7 @@ func layer(s *system.Service, c types.ServiceConfig) system.By {
 	row, _ := architecture.Of(s.Architecture)
 	switch {
 	case s.Key != "" && s.Key != notation.Source, len(s.Routes) > 0, s.Health.HTTP != "",
-		s.Software.Kind == system.Files, s.Software.Kind == system.Origin, s.Software.Kind == system.Wasm,
+		s.Software.Kind == system.Files, s.Software.Kind == system.Origin, s.Software.Kind == system.Wasm, s.Software.Kind == system.Builtin,
 		len(row.By) == 1 && row.By[0] == system.ByRequest:
 		return system.ByRequest
 	}
