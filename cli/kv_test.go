@@ -136,3 +136,72 @@ func TestKVPartitioned(t *testing.T) {
 		t.Errorf("compare-and-set = %d %s, want 501", status, said)
 	}
 }
+
+// The course's second exercise: one instance and divided keys answer right, copies that know nothing of one another
+// do not.
+func TestCompareStore(t *testing.T) {
+	w := example(t, "store")
+	r := compared(t, w, "--nodes", "1,2", "--repeats", "3", "--no-fault")
+	if len(r.Variants) != 3 {
+		t.Fatalf("variants %+v, want single, replicated and partitioned", r.Variants)
+	}
+	for _, v := range r.Variants {
+		if (v.Answers.Verdict == "WRONG") != (v.Name == "replicated") || v.Answers.Checked == 0 || v.Answers.Checker != "kv" {
+			t.Errorf("%s: answers %+v", v.Name, v.Answers)
+		}
+	}
+}
+
+// TestKVCopies: with three copies and one node killed every key is read and written; when the node is back it is
+// brought up to date.
+func TestKVCopies(t *testing.T) {
+	w := start(t, strings.Replace(fmt.Sprintf(kvFile, "partitioned"), "route:", "scale: {min: 3}\n      copies: 3\n      route:", 1))
+	at := "http://" + w.published("db")
+	put := func(key, value string, within time.Duration) {
+		t.Helper()
+		for end := time.Now().Add(within); ; { // a moment of 503 is allowed when a node dies
+			status, _, said := askKV(t, "PUT", at+"/kv/"+key, value)
+			if status/100 == 2 {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("PUT %s = %d %s", key, status, said)
+			}
+			<-time.After(50 * time.Millisecond)
+		}
+	}
+	for i := range 30 {
+		put(fmt.Sprintf("k%d", i), "before", 20*time.Second) // the copies compare themselves first
+	}
+	var killed admin.NodeState
+	for _, n := range w.state().Nodes {
+		if n.Role == "node" {
+			killed = n
+		}
+	}
+	murder(t, killed.Pid)
+	for i := range 30 {
+		key := fmt.Sprintf("k%d", i)
+		w.until(key+" is read without a node", 20*time.Second, func(admin.State) bool {
+			status, _, body := askKV(t, "GET", at+"/kv/"+key, "")
+			return status == 200 && body == "before"
+		})
+		put(key, "after", 20*time.Second)
+	}
+	w.until("the node is back", 40*time.Second, func(s admin.State) bool {
+		for _, n := range s.Nodes {
+			if n.Node == killed.Node && (!n.Runs() || n.Pid == killed.Pid) {
+				return false
+			}
+		}
+		return s.Settled
+	})
+	w.until("every key is right on all ways", 30*time.Second, func(admin.State) bool {
+		for i := range 30 {
+			if status, _, body := askKV(t, "GET", fmt.Sprintf("%s/kv/k%d", at, i), ""); status != 200 || body != "after" {
+				return false
+			}
+		}
+		return len(listed(t, at, "")) == 30
+	})
+}

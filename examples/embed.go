@@ -28,6 +28,7 @@ type Example struct {
 var list = []Example{
 	{"increment", "the course's first server: a number in, the number plus one out, in Go, C, Python and Erlang"},
 	{"counter", "a number per name over HTTP, kept in memory: one instance is right, two are fast and wrong"},
+	{"store", "a key-value database on disk, in one place, divided, or with copies"},
 	{"shortener", "a URL shortener: every short name has one owner, and a few links get most of the visits"},
 	{"address", "an address server with RPC stubs: what a time-out does to a call"},
 	{"shop", "three tiers: static pages, a Go API, a real database (SQLite, or PostgreSQL)"},
@@ -42,7 +43,7 @@ func List() []Example { return slices.Clone(list) }
 // folder; TestArchive keeps it up to date.
 //
 //go:embed increment/*.* increment/c/*.c increment/python/*.py increment/erlang/*.erl increment/cmd
-//go:embed counter/*.* counter/cmd address/*.* address/cmd tokens/*.* tokens/cmd
+//go:embed store/*.* counter/*.* counter/cmd address/*.* address/cmd tokens/*.* tokens/cmd
 //go:embed shortener/*.* shortener/cmd split/*.* split/cmd
 var folders embed.FS
 
@@ -100,7 +101,10 @@ func files(name string) ([]txtar.File, error) {
 	if name == "shop" {
 		return txtar.Parse(shop).Files, nil
 	}
-	files := []txtar.File{{Name: "go.mod", Data: fmt.Appendf(nil, module, name)}}
+	var files []txtar.File
+	if name != "store" { // nothing of it is to be compiled
+		files = []txtar.File{{Name: "go.mod", Data: fmt.Appendf(nil, module, name)}}
+	}
 	err := fs.WalkDir(folders, name, func(at string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || strings.HasSuffix(at, "_test.go") {
 			return err
