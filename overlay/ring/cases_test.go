@@ -10,8 +10,8 @@ import (
 	"servent/peer/keyspace"
 )
 
-// settled is a world whose ring is whole.
-func settled(t *testing.T, n int, o Options) *world {
+// ringOf is a world whose ring is whole.
+func ringOf(t *testing.T, n int, o Options) *world {
 	w := newWorld(t, 9, places(9, n), o)
 	w.start()
 	w.until("one ring", 5*second, w.whole)
@@ -20,7 +20,7 @@ func settled(t *testing.T, n int, o Options) *world {
 
 // A node that takes no part has a member ask for it.
 func TestClientAsksMembers(t *testing.T) {
-	w := settled(t, 9, Options{Questions: 64})
+	w := ringOf(t, 9, Options{Questions: 64})
 	client := w.members()[4]
 	w.command(client, peer.Event{Kind: peer.Leave})
 	w.until("a ring of eight", 5*second, w.ring)
@@ -35,7 +35,7 @@ func TestClientAsksMembers(t *testing.T) {
 
 // A member that leaves hands its keys over: the next lookup finds its successor, with no silence to notice.
 func TestLeave(t *testing.T) {
-	w := settled(t, 8, Options{Questions: 64})
+	w := ringOf(t, 8, Options{Questions: 64})
 	all := w.members()
 	w.command(all[3], peer.Event{Kind: peer.Leave})
 	w.run(100 * millisecond)
@@ -57,7 +57,7 @@ func TestLeave(t *testing.T) {
 
 // Where data stays with its member, nobody answers in its place: its keys are vacant until it is back.
 func TestFixed(t *testing.T) {
-	w := settled(t, 6, Options{Questions: 64, Fixed: true})
+	w := ringOf(t, 6, Options{Questions: 64, Fixed: true})
 	all := w.members()
 	w.down[all[2]] = true
 	w.run(6 * second)
@@ -94,7 +94,7 @@ func TestFixed(t *testing.T) {
 
 // Each change of a member's range has a higher epoch, in a later life too.
 func TestEpoch(t *testing.T) {
-	w := settled(t, 4, Options{})
+	w := ringOf(t, 4, Options{})
 	s := w.members()[1]
 	was := w.r.See(w, s)
 	w.down[w.members()[0]] = true
@@ -111,7 +111,7 @@ func TestEpoch(t *testing.T) {
 }
 
 func TestQuestionsAreBounded(t *testing.T) {
-	w := settled(t, 8, Options{Questions: 4})
+	w := ringOf(t, 8, Options{Questions: 4})
 	far := w.ids[w.members()[0]]
 	s := w.members()[1]
 	for range 4 {
@@ -128,7 +128,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 
 // A lookup ends after so many hops, whatever its asker says.
 func TestHopsAreBounded(t *testing.T) {
-	w := settled(t, 8, Options{Hops: 5})
+	w := ringOf(t, 8, Options{Hops: 5})
 	all := w.members()
 	if ev := w.answered(w.ask(all[1], w.ids[all[6]], 0)); ev.Flags != peer.Found || ev.Hops != 5 {
 		t.Errorf("five ahead: %+v, want found", ev)
@@ -199,7 +199,7 @@ func TestAnyMessage(t *testing.T) {
 
 // A peer that the driver forgets is nowhere any more, and the ring mends.
 func TestDrop(t *testing.T) {
-	w := settled(t, 6, Options{Questions: 64})
+	w := ringOf(t, 6, Options{Questions: 64})
 	all := w.members()
 	gone := peer.Peer(all[2])
 	w.r.Drop(gone)
@@ -215,7 +215,7 @@ func TestDrop(t *testing.T) {
 }
 
 func TestUnknownCommandPanics(t *testing.T) {
-	w := settled(t, 1, Options{})
+	w := ringOf(t, 1, Options{})
 	for _, kind := range []peer.Kind{0, peer.Timers + 3, peer.Travels - 1} {
 		func() {
 			defer func() {
@@ -230,7 +230,7 @@ func TestUnknownCommandPanics(t *testing.T) {
 
 // What a ring does all the time takes nothing off the heap.
 func TestNoGarbage(t *testing.T) {
-	w := settled(t, 8, Options{Questions: 64})
+	w := ringOf(t, 8, Options{Questions: 64})
 	all := w.members()
 	me, below := all[2], peer.Peer(all[1])
 	events := []peer.Event{

@@ -29,6 +29,7 @@ type Options struct {
 const (
 	millisecond = 1_000_000
 	quiet       = 6 // periods without any neighbour until a member takes itself for the only one
+	fresh       = 2 // periods that a successor may take to be settled itself; then all are new, as when a system starts
 	buried      = 6 // periods until a dead peer may be asked again
 )
 
@@ -42,7 +43,7 @@ const (
 // Messages.
 const (
 	ask    = peer.Travels + iota // who are your neighbours? Flags: notify
-	tell                         // Peers: predecessor before the question (the teller, if none), successors; Flags: accepted, out
+	tell                         // Peers: predecessor (to itself, the one before it; if there is none, the teller), successors; Flags: accepted, out, settled
 	look                         // Key, Hops, Num most hops, Peers: who asks; Flags: which way
 	answer                       // to look. Hops, Num epoch; Flags: an outcome. The sender is the owner
 	leave                        // Key: owned the keys after it, if Flags say so; Peers: its successors
@@ -53,6 +54,7 @@ const (
 	notify   uint8 = 1 // ask: I take you for my successor
 	accepted uint8 = 1 // tell: I take you for my predecessor
 	out      uint8 = 2 // tell: I take no part
+	settled  uint8 = 4 // tell: my own successor has accepted me
 	owned    uint8 = 1 // leave
 )
 
@@ -70,7 +72,7 @@ type Ring struct {
 type node struct {
 	in       bool // takes part
 	owns     bool // low is known
-	agreed   bool // the successor takes this node for its predecessor
+	agreed   bool // the successor has accepted this node
 	limited  bool // limit is known
 	hoped    bool // who was asked last was not the successor
 	nexts    uint8
@@ -79,10 +81,12 @@ type node struct {
 	graves   uint16 // next to be overwritten
 	free     uint16
 	pred     peer.Peer
-	heard    int64   // when pred was
-	lonely   int64   // since when there is no neighbour
-	low      peer.ID // owns the keys after it
-	limit    peer.ID // the known member below; see Options.Fixed
+	older    peer.Peer // the one before pred, when pred came between: its keys begin there
+	heard    int64     // when pred was
+	lonely   int64     // since when there is no neighbour
+	waits    int64     // since when the successor has accepted this node, while it is not settled itself
+	low      peer.ID   // owns the keys after it
+	limit    peer.ID   // the known member below; see Options.Fixed
 	epoch    uint64
 	tick     peer.Tag
 	ask      asked // the successor, or who might be a nearer one
@@ -156,7 +160,7 @@ func New(n int, o Options) *Ring {
 		r.graves[i].who = peer.Nobody
 	}
 	for s := range r.nodes {
-		r.nodes[s].pred = peer.Nobody
+		r.nodes[s].pred, r.nodes[s].older = peer.Nobody, peer.Nobody
 		open := r.open(peer.Slot(s))
 		for i := range open {
 			open[i].next = uint16(i + 1)
@@ -222,6 +226,9 @@ func (r *Ring) Drop(p peer.Peer) {
 		n, self := &r.nodes[s], peer.Slot(s)
 		if n.pred == p {
 			n.pred = peer.Nobody
+		}
+		if n.older == p {
+			n.older = peer.Nobody
 		}
 		if n.ask.to == p {
 			n.ask = asked{}

@@ -84,8 +84,7 @@ func (a act) tick() {
 // alone says that nobody else takes part, as far as can be known.
 func (a act) alone() bool {
 	n := a.n
-	return n.in && n.nexts == 0 && n.pred == peer.Nobody &&
-		(n.known == 0 || n.lonely != 0 && a.now-n.lonely >= quiet*a.r.o.Period)
+	return n.in && n.nexts == 0 && n.pred == peer.Nobody && n.lonely != 0 && a.now-n.lonely >= quiet*a.r.o.Period
 }
 
 // seek asks the successor, or the nearest member between it and this node that is not known to be dead and may
@@ -107,8 +106,8 @@ func (a act) seek() {
 	}
 	if len(next) == 0 {
 		best = n.pred
-		for i := range known {
-			if p := known[(int(n.turn)+i)%len(known)]; !a.dead(p) {
+		for i := range 2 * len(known) { // first those that are not taken for dead
+			if p := known[(int(n.turn)+i)%len(known)]; i >= len(known) && best == peer.Nobody || !a.dead(p) {
 				best, n.turn = p, uint8((int(n.turn)+i+1)%len(known))
 				break
 			}
@@ -143,9 +142,9 @@ func (a act) late(tag peer.Tag) {
 		return // answered meanwhile
 	case tag == n.check.tag:
 		q = &n.check
-	case len(next) == 0:
+	case len(next) == 0 && q.to != n.pred:
 		most = 1 // there are others, and no time
-	case !n.agreed || q.to != next[0]:
+	case len(next) > 0 && (!n.agreed || q.to != next[0]):
 		most = (most + 1) / 2 // it is only hoped for
 	}
 	if int(q.tries) < most {
@@ -189,21 +188,30 @@ func (a act) onAsk(ev *peer.Event) {
 		return
 	}
 	a.alive(ev.From)
-	before := n.pred
-	if before == peer.Nobody {
-		before = a.me
-	}
 	flags := uint8(0)
+	if n.agreed || n.owns && n.nexts == 0 {
+		flags |= settled
+	}
 	if ev.Flags&notify != 0 {
 		switch {
-		case n.pred == ev.From || n.pred == peer.Nobody || keyspace.Inside(id, a.env.ID(n.pred), a.id):
+		case n.pred == ev.From:
+			a.setPred(ev.From)
+		case n.pred == peer.Nobody || keyspace.Inside(id, a.env.ID(n.pred), a.id):
+			n.older = n.pred
 			a.setPred(ev.From)
 		case n.check.tag == 0:
 			a.question(&n.check, n.pred, 0) // the sender does not see it: is it still there?
 		}
 		if n.pred == ev.From {
-			flags = accepted
+			flags |= accepted
 		}
+	}
+	before := n.pred
+	if before == ev.From {
+		before = n.older
+	}
+	if before == peer.Nobody {
+		before = a.me
 	}
 	next := a.r.nexts(a.self)
 	var some [17]peer.Peer
@@ -250,13 +258,14 @@ func (a act) told(asked uint8, ev *peer.Event) {
 		}
 	}
 	if asked&notify == 0 {
-		if best == peer.Nobody { // there is nobody between
+		switch {
+		case best != peer.Nobody:
+			a.question(&n.ask, best, 0)
+		case ev.Flags&settled != 0 || !n.agreed: // there is nobody between; one that joins just now can wait
 			a.follow(ev, a.r.nexts(a.self))
-			n.agreed, n.lonely = false, 0
+			n.agreed, n.lonely, n.waits = false, 0, 0
 			a.seek()
-			return
 		}
-		a.question(&n.ask, best, 0)
 		return
 	}
 	if next := a.r.nexts(a.self); len(next) == 0 || next[0] != ev.From {
@@ -264,7 +273,13 @@ func (a act) told(asked uint8, ev *peer.Event) {
 	}
 	a.follow(ev, nil)
 	was := n.agreed
-	n.agreed = ev.Flags&accepted != 0
+	n.agreed = ev.Flags&accepted != 0 && (was || ev.Flags&settled != 0 || n.waits != 0 && a.now-n.waits >= fresh*a.r.o.Period)
+	switch {
+	case n.agreed || ev.Flags&accepted == 0:
+		n.waits = 0
+	case n.waits == 0:
+		n.waits = a.now
+	}
 	if n.agreed && !was && len(ev.Peers) > 0 {
 		a.begin(ev.Peers[0], ev.From)
 	}
@@ -351,8 +366,8 @@ func (a act) leave() {
 	if len(next) > 0 && next[0] != n.pred {
 		a.env.Send(next[0], ev, next...)
 	}
-	n.in, n.owns, n.agreed, n.nexts, n.pred = false, false, false, 0, peer.Nobody
-	n.ask, n.check, n.lonely = asked{}, asked{}, 0
+	n.in, n.owns, n.agreed, n.nexts, n.pred, n.older = false, false, false, 0, peer.Nobody, peer.Nobody
+	n.ask, n.check, n.lonely, n.waits = asked{}, asked{}, 0, 0
 }
 
 func (a act) onLeave(ev *peer.Event) {
