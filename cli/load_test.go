@@ -63,6 +63,12 @@ func (a *asked) heard() []string {
 	return slices.Sorted(slices.Values(a.what))
 }
 
+func (a *asked) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.what = nil
+}
+
 // loads runs servent load and returns its exit code and what it wrote.
 func loads(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
@@ -131,7 +137,7 @@ func TestLoadOfMix(t *testing.T) {
 	if want := []string{"GET /a/k000000 k000000", "GET /a/k000001 k000001", "PUT /a/k000000 k000000 hello k000000", "PUT /a/k000001 k000001 hello k000001"}; !slices.Equal(heard, want) {
 		t.Errorf("the server heard %q, want %q", heard, want)
 	}
-	a.what = nil
+	a.forget()
 	if r = loadJSON(t, a.URL+"/{key}", "-n", "3", "--rate", "100/s", "--body", "b"); r.Load != "open loop, 100/s, 3 requests; POST /{key}; keys: uniform of 1000" || !strings.HasPrefix(a.heard()[0], "POST /k00") {
 		t.Errorf("a body: %s, the server heard %q", r.Load, a.heard())
 	}

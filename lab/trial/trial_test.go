@@ -146,7 +146,10 @@ func TestMachineIsTheBottleneck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := check(r, "machine"); c.OK || r.Validity.OK || r.Host.Busy < 0.9 || !strings.Contains(c.Text, "bounded by it") {
+	if r.Host.Busy < 0.9 {
+		t.Skipf("this process has not all processors: it made them %.0f %% busy", 100*r.Host.Busy)
+	}
+	if c := check(r, "machine"); c.OK || r.Validity.OK || !strings.Contains(c.Text, "bounded by it") {
 		t.Errorf("%.2f busy, %+v; want a check that says so", r.Host.Busy, c)
 	}
 }
