@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -140,48 +139,7 @@ func (r *run) lost(ctx context.Context, s *stage, before, during []load.Record, 
 	if err != nil {
 		return err
 	}
-	if lost, keys := begunAnew(before, during, after.Records, out.FaultAt); r.checks == check.Counter && keys > 0 {
-		out.KeysLost, out.LostText = float64(lost)/float64(keys), fmt.Sprintf("%d of %d keys", lost, keys)
-		return nil
-	}
-	loss := check.Lost(r.checks, append(slices.Clone(before), during...), after.Records)
+	loss := check.Lost(r.checks, check.Fault{Before: before, During: during, At: time.Duration(out.FaultAt * float64(time.Second)), After: after.Records})
 	out.KeysLost, out.LostText = loss.Share, loss.Text
 	return nil
-}
-
-// begunAnew counts the keys whose number was lower after the fault than what had been answered before it,
-// even if it has grown beyond that since. keys are those of which both is known.
-func begunAnew(before, during, after []load.Record, died float64) (lost, keys int) {
-	most, least := map[string]int{}, map[string]int{}
-	number := func(rec load.Record) (int, bool) {
-		n, err := strconv.Atoi(strings.TrimSpace(string(rec.Body)))
-		return n, err == nil && rec.Good && rec.Key != ""
-	}
-	early := func(rec load.Record) bool { return rec.Done.Seconds() < died }
-	for i, rec := range slices.Concat(before, during) {
-		if n, ok := number(rec); ok && (i < len(before) || early(rec)) {
-			most[rec.Key] = max(most[rec.Key], n)
-		}
-	}
-	for i, rec := range slices.Concat(during, after) {
-		n, ok := number(rec)
-		if !ok || i < len(during) && rec.Sent.Seconds() <= died {
-			continue
-		}
-		if rec.Method == http.MethodPost {
-			n-- // what it was before this one
-		}
-		if old, known := least[rec.Key]; !known || n < old {
-			least[rec.Key] = n
-		}
-	}
-	for key, had := range most {
-		if has, known := least[key]; known && had > 0 {
-			keys++
-			if has < had {
-				lost++
-			}
-		}
-	}
-	return lost, keys
 }

@@ -320,17 +320,3 @@ func TestLatest(t *testing.T) {
 		t.Errorf("another version: %v", err)
 	}
 }
-
-// A number that began again at 0 was lost, even if it is higher by now.
-func TestBegunAnew(t *testing.T) {
-	rec := func(method, key, body string, at float64) load.Record {
-		d := time.Duration(at * float64(time.Second))
-		return load.Record{Method: method, Key: key, Body: []byte(body), Good: true, Sent: d, Done: d}
-	}
-	before := []load.Record{rec("POST", "a", "5", 9), rec("POST", "b", "5", 9), rec("POST", "c", "2", 9)}
-	during := []load.Record{rec("POST", "b", "6", 0.5), rec("POST", "a", "1", 2), rec("POST", "a", "2", 3), rec("POST", "b", "7", 2)}
-	after := []load.Record{rec("GET", "a", "9", 9), rec("GET", "b", "7", 9), rec("GET", "c", "1", 9), rec("GET", "d", "4", 9)}
-	if lost, keys := begunAnew(before, during, after, 1); lost != 2 || keys != 3 {
-		t.Errorf("begunAnew = %d of %d, want a and c of 3", lost, keys)
-	}
-}

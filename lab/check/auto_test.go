@@ -85,10 +85,27 @@ func TestLost(t *testing.T) {
 		{"the last answer counts", Counter, []string{"1 0-1 POST a = 1"}, []string{"1 2-3 GET a = 1", "1 0-1 GET a = 404"}, Loss{Keys: 1, Text: "none of 1 key"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Lost(tt.kind, script(t, tt.before...), script(t, tt.after...)); got != tt.want {
+			if got := Lost(tt.kind, Fault{Before: script(t, tt.before...), After: script(t, tt.after...)}); got != tt.want {
 				t.Errorf("got  %+v\nwant %+v", got, tt.want)
 			}
 		})
+	}
+}
+
+// A number that began again at 0 was lost, even if it is higher by now.
+func TestLostBegunAnew(t *testing.T) {
+	f := Fault{At: 10,
+		Before: script(t, "1 0-9 POST a = 5", "1 0-9 POST b = 5", "1 0-9 POST c = 2", "1 0-9 POST e = 3", "1 0-9 POST f = 3"),
+		During: script(t, "1 4-5 POST b = 6", "1 20-21 POST a = 1", "1 30-31 POST a = 2", "1 20-21 POST b = 7", "1 9-12 POST e = 1", "1 20-21 POST f = 1"),
+		After:  script(t, "1 0-9 GET a = 9", "1 0-9 GET b = 7", "1 0-9 GET c = 1", "1 0-9 GET d = 4", "1 0-9 GET e = 3")}
+	got := Lost(Counter, f)
+	// c is lower, a and f began anew; of f there is no other answer. e's answer was under way when the fault came.
+	if got.Lost != 3 || got.Keys != 5 || got.Unread != 0 || got.Example != "POST /c/a answered 0; 5 had been reached at 0s" {
+		t.Errorf("Lost = %+v, want a, c and f of 5", got)
+	}
+	f.At = 40
+	if got := Lost(Counter, f); got.Lost != 1 || got.Unread != 1 {
+		t.Errorf("with a later fault Lost = %+v, want c, and f unread", got)
 	}
 }
 

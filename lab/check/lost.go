@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"time"
 
 	"servent/lab/load"
 )
@@ -19,21 +20,31 @@ type Loss struct {
 	Example string // the first lost key, in words
 }
 
-// Lost compares what was acknowledged before with what is read when all is quiet again: a key of a [KV] is
-// lost when its last acknowledged value, or one that may have replaced it, is not what is read; a number of
-// a [Counter] when it is below what was answered, or, where increments are answered without a number, below
-// how many of them were acknowledged. Both lists are of one service that began empty; a key that after reads
-// more than once is judged by the last answer.
-func Lost(kind Kind, before, after []load.Record) Loss {
+// Fault is what one service, which began empty, answered around a fault.
+type Fault struct {
+	Before []load.Record // runs that ended before the fault's run began
+	During []load.Record // the run in which it happened
+	At     time.Duration // into that run, when it happened
+	After  []load.Record // reads when all is quiet again
+}
+
+// Lost compares what was acknowledged with what is read when all is quiet again: a key of a [KV] is lost
+// when its last acknowledged value, or one that may have replaced it, is not what is read. A number of a
+// [Counter] is lost when it was lower after the fault than what had been answered before it, even if it has
+// grown beyond that since; where increments are answered without a number, when it is below how many of them
+// were acknowledged. A key that After reads more than once is judged by the last answer.
+func Lost(kind Kind, f Fault) Loss {
 	put := map[id]bool{} // key and value of every write
-	for i := range before {
-		if r := &before[i]; r.Method == http.MethodPut {
-			put[mark(keyOf(r), idOf(plain(r.Value)))] = true
+	for _, before := range [][]load.Record{f.Before, f.During} {
+		for i := range before {
+			if r := &before[i]; r.Method == http.MethodPut {
+				put[mark(keyOf(r), idOf(plain(r.Value)))] = true
+			}
 		}
 	}
 	finals := map[string]*load.Record{}
-	for i := range after {
-		r := &after[i]
+	for i := range f.After {
+		r := &f.After[i]
 		ours := points(r) && put[mark(keyOf(r), idOf(plain(string(r.Body))))]
 		if r.Method != http.MethodGet || !answered(r) || !fine(r) && !absent(r) && !ours {
 			continue
@@ -43,9 +54,11 @@ func Lost(kind Kind, before, after []load.Record) Loss {
 		}
 	}
 	keys := map[string][]*load.Record{}
-	for i := range before {
-		if r := &before[i]; r.Method != http.MethodGet || kind == Counter {
+	early := map[*load.Record]bool{} // ended before the fault
+	for i, r := range slices.Concat(pointers(f.Before), pointers(f.During)) {
+		if r.Method != http.MethodGet || kind == Counter {
 			keys[keyOf(r)] = append(keys[keyOf(r)], r)
+			early[r] = i < len(f.Before) || r.Done < f.At
 		}
 	}
 	l := Loss{Share: -1}
@@ -55,11 +68,11 @@ func Lost(kind Kind, before, after []load.Record) Loss {
 		case KV:
 			acknowledged, why = lostValue(keys[key], finals[key])
 		case Counter:
-			acknowledged, why = lostNumber(keys[key], finals[key])
+			acknowledged, why = lostNumber(keys[key], early, f.At, finals[key])
 		}
 		switch {
 		case !acknowledged:
-		case finals[key] == nil:
+		case finals[key] == nil && why == "":
 			l.Unread++
 		default:
 			l.Keys++
@@ -122,19 +135,38 @@ func lostValue(writes []*load.Record, final *load.Record) (acknowledged bool, wh
 	return true, said(final, what(&got)+fmt.Sprintf("; the last acknowledged write was %s at %s", (&op{r: last}).words(), at(last.Done)))
 }
 
-// lostNumber says whether a number was acknowledged, and how the final answer misses it.
-func lostNumber(all []*load.Record, final *load.Record) (acknowledged bool, why string) {
-	least, acked, silent := int64(0), int64(0), true
+// lostNumber says whether a number was acknowledged, and which answer after the fault misses it. early are
+// those of all that had ended before the fault.
+func lostNumber(all []*load.Record, early map[*load.Record]bool, at time.Duration, final *load.Record) (acknowledged bool, why string) {
+	had, most, acked, silent := int64(0), int64(0), int64(0), true
 	for _, r := range all {
 		if r.Method == http.MethodPost && outcomeOf(r) == sure {
 			acked++
 		}
 		if n, ok := numberIn(r.Body); ok && fine(r) {
-			least, silent = max(least, n), silent && r.Method != http.MethodPost
+			most, silent = max(most, n), silent && r.Method != http.MethodPost
+			if early[r] {
+				had = max(had, n)
+			}
 		}
 	}
-	if acked == 0 || final == nil {
-		return acked > 0, ""
+	if acked == 0 {
+		return false, ""
+	}
+	for _, r := range all { // begun anew, and perhaps far beyond by now
+		n, ok := numberIn(r.Body)
+		if early[r] || r.Sent <= at || !ok || !fine(r) {
+			continue
+		}
+		if r.Method == http.MethodPost {
+			n-- // what it was before this one
+		}
+		if n < had {
+			return true, said(r, fmt.Sprintf("%d; %d had been reached", n, had))
+		}
+	}
+	if final == nil {
+		return true, ""
 	}
 	n, ok := numberIn(final.Body)
 	if absent(final) {
@@ -144,10 +176,18 @@ func lostNumber(all []*load.Record, final *load.Record) (acknowledged bool, why 
 		return true, said(final, "no number")
 	}
 	if silent {
-		least = max(least, acked)
+		most = max(most, acked)
 	}
-	if n < least {
-		return true, said(final, fmt.Sprintf("%d; %d had been reached", n, least))
+	if n < most {
+		return true, said(final, fmt.Sprintf("%d; %d had been reached", n, most))
 	}
 	return true, ""
+}
+
+func pointers(records []load.Record) []*load.Record {
+	out := make([]*load.Record, len(records))
+	for i := range records {
+		out[i] = &records[i]
+	}
+	return out
 }
