@@ -2,6 +2,7 @@ package lab
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -277,8 +278,45 @@ func TestSteady(t *testing.T) {
 		res.Records = append(res.Records, load.Record{Good: true, Done: time.Duration(i) * 100 * time.Millisecond})
 	}
 	res.Records[99].Done = 20 * time.Second
-	if got, _ := steady(res); math.Abs(got-10) > 0.01 {
+	if got, _ := steady(res, 0); math.Abs(got-10) > 0.01 {
 		t.Errorf("steady rate %.2f, want 10", got)
+	}
+}
+
+// Sixteen clients whose requests fall on four nodes by chance keep sixteen requests open, however long the
+// longest queue grows in a short turn: until the first of them has nothing left to send.
+func TestSteadyKeepsLittlesLaw(t *testing.T) {
+	const clients, nodes, count = 16, 4, 100
+	serve := 20 * time.Millisecond
+	for seed := range uint64(20) {
+		res := &load.Result{}
+		var free [nodes]time.Duration
+		var ready [clients]time.Duration // when each sends next
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		for range count {
+			c := 0
+			for i := range ready {
+				if ready[i] < ready[c] {
+					c = i
+				}
+			}
+			node := rnd.IntN(nodes)
+			sent := ready[c]
+			free[node] = max(free[node], sent) + serve
+			ready[c] = free[node]
+			res.Records = append(res.Records, load.Record{Good: true, Intended: sent, Sent: sent, Done: free[node]})
+			res.Took = max(res.Took, free[node])
+		}
+		p := point{clients: clients, check: check.New(check.None, check.Options{})}
+		p.add(res, 0)
+		if off := p.little(); off > 1e-9 {
+			t.Errorf("seed %d: Little's law is off by %.1f %%", seed, 100*off)
+		}
+		res.Records = slices.DeleteFunc(res.Records, func(rec load.Record) bool { return rec.Sent > serve && rnd.IntN(10) == 0 })
+		lossy := point{clients: clients, check: check.New(check.None, check.Options{})}
+		if lossy.add(res, 0); lossy.little() < 0.01 {
+			t.Errorf("seed %d: a tenth of the requests is not counted, and Little's law is off by %.1f %%", seed, 100*lossy.little())
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ type point struct {
 	notSent   int64
 	hops      int64
 	lookups   int64
-	inside    []float64 // rate × latency of every repeat: clients, by Little's law
+	inside    []float64 // requests open on average, of every repeat
 	took      time.Duration
 	bytes     float64 // between nodes, above what an idle system says
 	load      map[system.NodeID]result.Share
@@ -81,8 +81,8 @@ func (r *run) repeat(ctx context.Context, p *point, s *stage, o load.Options) ([
 // add counts a run in.
 func (p *point) add(res *load.Result, began float64) {
 	p.check.Add(res.Records)
-	rate, mean := steady(res)
-	p.inside = append(p.inside, rate*mean)
+	rate, open := steady(res, p.clients)
+	p.inside = append(p.inside, open)
 	ms := func(q float64) float64 { return float64(res.Latency.Quantile(q)) / 1e6 }
 	p.repeats = append(p.repeats, result.Repeat{At: began, Seconds: res.Took.Seconds(), Requests: res.Sent, Errors: res.Failed(),
 		Rate: rate, P50: ms(0.5), P90: ms(0.9), P99: ms(0.99)})
@@ -97,20 +97,25 @@ func (p *point) add(res *load.Result, began float64) {
 	}
 }
 
-// steady is the rate of right answers between the first tenth and the last tenth of them, and their mean
-// latency: while the queues fill and while the last clients run out, fewer workers than there are have work.
-func steady(res *load.Result) (rate, latency float64) {
+// steady is the rate of right answers between the first tenth and the last tenth of them, and how many
+// requests were open meanwhile on average. While the queues fill, and from when the first of so many clients
+// of a closed loop has nothing left to send, fewer workers than there are have work; so the time ends with
+// the last answer that still makes its client send, if that comes before the last tenth. An open loop has no
+// clients.
+func steady(res *load.Result, clients int) (rate, open float64) {
 	good := slices.DeleteFunc(slices.Clone(res.Records), func(rec load.Record) bool { return !rec.Good })
 	slices.SortFunc(good, func(a, b load.Record) int { return cmp.Compare(a.Done, b.Done) })
 	n := len(good)
-	first, last := n/10, n-1-n/10
-	if n < 20 || good[last].Done <= good[first].Done {
-		return res.Rate(), res.Latency.Mean().Seconds()
+	first, last := n/10, n-1-max(n/10, clients)
+	if n < 20 || last <= first || good[last].Done <= good[first].Done {
+		return res.Rate(), res.Busy.Seconds() / max(res.Took.Seconds(), 1e-9)
 	}
-	for _, rec := range good[first:last] {
-		latency += (rec.Done - rec.Intended).Seconds()
+	from, to := good[first].Done, good[last].Done
+	inside := time.Duration(0)
+	for _, rec := range res.Records {
+		inside += max(0, min(rec.Done, to)-max(rec.Intended, from))
 	}
-	return float64(last-first) / (good[last].Done - good[first].Done).Seconds(), latency / float64(last-first)
+	return float64(last-first) / (to - from).Seconds(), float64(inside) / float64(to-from)
 }
 
 // count adds what each node counted during a run.
@@ -191,8 +196,11 @@ func steps(rec load.Record, entry string) []result.Step {
 	return out
 }
 
-// little is by how much clients = rate × latency is off, as a share: Little's law, which no closed loop can
-// break. Where it seems broken, something was not counted.
+// little is by how much clients = rate × latency is off, as a share: Little's law. In a time of finite length
+// it holds exactly only when rate × latency is the requests' time that lies within it, so what was open when it
+// began counts from then on, and what was open when it ended until then (Little, Operations Research 59(3), 2011).
+// No closed loop can break it: where it seems broken, clients were not sending all the time, or
+// something was not counted.
 func (p *point) little() float64 {
 	if p.clients == 0 || len(p.inside) == 0 {
 		return 0

@@ -33,7 +33,7 @@ type run struct {
 
 const (
 	turnFor   = 500 * time.Millisecond // that a turn of a point takes where nothing bounds the variant
-	turnLeast = 24                     // requests of a turn
+	turnLeast = 24                     // requests of a turn, and twice the clients
 	warmUp    = 16                     // requests before the first turn: connections are made, programs are warm
 	ceiling   = 0.25                   // of what the machine can switch: emulated nodes together want no more
 )
@@ -73,7 +73,7 @@ func (r *run) kills(nodes int) bool {
 
 // requests of one turn: the same for every variant.
 func (r *run) requests(nodes int) int {
-	return max(int(ideal(r.base.Nodes, nodes)*turnFor.Seconds()), turnLeast)
+	return max(int(ideal(r.base.Nodes, nodes)*turnFor.Seconds()), turnLeast, 2*r.per*workers(r.base.Nodes, nodes))
 }
 
 // turnSeconds is about how long a turn takes.
