@@ -36,6 +36,9 @@ type compareOptions struct {
 	noFault bool
 	seed    uint64
 	against string
+	full    bool
+	slow    float64
+	samples int
 }
 
 func (e *env) compareCmd() *cobra.Command {
@@ -62,9 +65,19 @@ func (e *env) compareCmd() *cobra.Command {
 	f.StringVar(&o.nodes, "nodes", "", "numbers of nodes, like 1,2,4")
 	f.IntVar(&o.repeats, "repeats", 6, "turns of every variant on every number of nodes; fewer than 6 give no interval of 95 %")
 	f.BoolVar(&o.noFault, "no-fault", false, "kill no node at the end")
+	f.BoolVar(&o.full, "full", false, "up to 32 nodes, and for each the greatest rate that keeps the goal; says first how long it takes")
+	f.Float64Var(&o.slow, "slow", 1, "stretch emulated time `K`-fold, for a host that wakes up too late; figures are in the file's time")
+	f.IntVar(&o.samples, "samples", 10000, "with --full: requests that a rate is judged by; fewer take less time and make p99 unsure")
 	f.StringVar(&o.against, "against", "", "an earlier result.json, or its folder: exit 1 when something became worse")
 	f.Uint64Var(&o.seed, "seed", 1, "of every draw; one seed sends the same requests again")
 	return cmd
+}
+
+func (o compareOptions) depth() result.Depth {
+	if o.full {
+		return result.Full
+	}
+	return result.Quick
 }
 
 func (e *env) compare(ctx context.Context, o compareOptions) error {
@@ -72,7 +85,7 @@ func (e *env) compare(ctx context.Context, o compareOptions) error {
 	if err != nil {
 		return err
 	}
-	lo := lab.Options{Files: base.Files, Repeats: o.repeats, NoFault: o.noFault, Seed: o.seed, Version: Version, Service: system.ServiceName(o.service)}
+	lo := lab.Options{Files: base.Files, Depth: o.depth(), Samples: o.samples, Slow: o.slow, Repeats: o.repeats, NoFault: o.noFault, Seed: o.seed, Version: Version, Service: system.ServiceName(o.service)}
 	if lo.Service == "" {
 		if lo.Service, err = lab.Subject(base.System); err != nil {
 			return err
@@ -92,6 +105,12 @@ func (e *env) compare(ctx context.Context, o compareOptions) error {
 	}
 	if o.repeats < 1 {
 		return misuse{errors.New("repeats: want 1 or more")}
+	}
+	if !(o.slow >= 1 && o.slow <= 256) {
+		return misuse{fmt.Errorf("slow: want 1 to 256, have %v", o.slow)}
+	}
+	if o.samples < 1 {
+		return misuse{errors.New("samples: want 1 or more")}
 	}
 	state := e.folder()
 	if err := state.Make(); err != nil {
@@ -145,6 +164,15 @@ func (e *env) compared(ctx context.Context, res *result.Result, state string) er
 		return errors.Join(e.print(res), ctx.Err())
 	}
 	o := report.Options{Report: near(page)}
+	again := "servent" + e.where() + " compare"
+	if res.Depth == result.Full {
+		again += " --full"
+	} else {
+		o.Longer = again + " --full"
+	}
+	if late(res) {
+		o.Next = append(o.Next, report.Next{Command: fmt.Sprintf("%s --slow %v", again, 4*max(1, res.Slow)), Why: "gives a host that wakes up late four times as long"})
+	}
 	if f, ok := e.out.(*os.File); ok && terminal(e.out) {
 		o.Color = os.Getenv("NO_COLOR") == ""
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
@@ -158,6 +186,11 @@ func (e *env) compared(ctx context.Context, res *result.Result, state string) er
 		return err
 	}
 	return ctx.Err() // a comparison that was interrupted has failed, but what it measured is there
+}
+
+// late says that the host woke up too late for the capacity of the nodes.
+func late(res *result.Result) bool {
+	return slices.ContainsFunc(res.Validity.Checks, func(c result.Check) bool { return c.Name == lab.Clock && !c.OK })
 }
 
 // writePage writes the report as one HTML file.
@@ -189,6 +222,9 @@ func (e *env) progress() func(lab.Progress) {
 			line += fmt.Sprintf("  (%s left)", p.Left)
 		}
 		switch {
+		case p.Stays:
+			e.clearLine()
+			fmt.Fprintln(e.err, p.Text)
 		case terminal(e.err):
 			fmt.Fprintf(e.err, "\r\x1b[2K%s", line)
 		case time.Since(last) > 10*time.Second:

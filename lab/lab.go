@@ -8,7 +8,8 @@
 // of them. Every repeat of a point sends the same requests to every variant.
 //
 // Start at [Run]. plan.go says what is run, stage.go starts it, point.go measures one point, fault.go kills,
-// judge.go concludes. Figures are made in lab/law, answers judged in lab/check, requests sent by lab/load.
+// judge.go concludes. full.go searches for the greatest rate that keeps the goal, slow.go stretches emulated
+// time, foretell.go simulates what was not measured. Figures are made in lab/law, answers judged in lab/check, requests sent by lab/load.
 package lab
 
 import (
@@ -38,8 +39,11 @@ type Options struct {
 	Variants []Variant
 	Service  system.ServiceName // the one that is compared
 	Files    []string           // that were read
-	Nodes    []int              // numbers of nodes; nil: 1, 2, 4
+	Depth    result.Depth       // quick by default
+	Nodes    []int              // numbers of nodes; nil: 1, 2, 4; full: to 32
 	Repeats  int                // of every point; 0 means 6, the fewest that give an interval of 95 %
+	Samples  int                // full: requests that a rate is judged by; 0 means 10,000, fewer make p99 unsure
+	Slow     float64            // by which emulated time is stretched, 1 to 256; 0 means 1
 	NoFault  bool               // no node is killed at the end
 	Seed     uint64             // of every draw; 0 means 1
 	Dir      string             // stages run in folders below it
@@ -55,6 +59,7 @@ type Progress struct {
 	Text  string
 	Share float64       // done, 0…1
 	Left  time.Duration // about
+	Stays bool          // it is worth a line of its own
 }
 
 const fewest = 6 // repeats that give a median an interval of 95 %
@@ -74,6 +79,12 @@ func Run(ctx context.Context, o Options) (*result.Result, error) {
 	if o.Seed == 0 {
 		o.Seed = 1
 	}
+	if o.Slow == 0 {
+		o.Slow = 1
+	}
+	if o.Samples == 0 {
+		o.Samples = enough
+	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the stages: %w", err)
 	}
@@ -82,18 +93,17 @@ func Run(ctx context.Context, o Options) (*result.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{plan: p, o: o, began: time.Now()}
+	r := &run{plan: p, o: o, began: time.Now(), points: map[at]*point{}, tried: map[at][]*point{}, tops: map[at]float64{}, survival: map[string]*result.Survival{}}
 	r.stagings = stagings{dir: o.Dir, blobs: o.Blobs, command: o.Command, log: o.Log}
 	if err := r.capacity(ctx); err != nil {
 		return nil, err
 	}
-	r.points = map[at]*point{}
-	r.survival = map[string]*result.Survival{}
 	err = r.measure(ctx)
-	if err != nil && (ctx.Err() == nil || len(r.points) == 0) {
+	if err != nil && (ctx.Err() == nil || len(r.points)+len(r.tried) == 0) {
 		return nil, err
 	}
 	res := r.conclude()
+	r.foretell(ctx, res)
 	if err != nil {
 		res.Partial = fmt.Sprintf("interrupted after %s", time.Since(r.began).Round(time.Second))
 	}

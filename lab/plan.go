@@ -20,8 +20,11 @@ type plan struct {
 	refused  []Variant
 	service  system.ServiceName
 	base     *system.System // of the first variant: groups of nodes and the comparison's words
+	depth    result.Depth
 	nodes    []int
 	repeats  int
+	samples  int     // full: requests that a rate is judged by
+	slow     float64 // by which emulated time is stretched; see pace
 	goal     result.Goal
 	seed     uint64
 
@@ -42,7 +45,10 @@ const (
 )
 
 func newPlan(o Options) (*plan, error) {
-	p := &plan{service: o.Service, repeats: o.Repeats, seed: o.Seed, nodes: o.Nodes, per: perWorker}
+	p := &plan{service: o.Service, depth: cmp.Or(o.Depth, result.Quick), repeats: o.Repeats, samples: o.Samples, slow: o.Slow, seed: o.Seed, nodes: o.Nodes, per: perWorker}
+	if !(p.slow >= 1 && p.slow <= mostSlow) {
+		return nil, fmt.Errorf("slow: want 1 to %d, have %v", mostSlow, p.slow)
+	}
 	for _, v := range o.Variants {
 		switch {
 		case v.System == nil:
@@ -62,7 +68,7 @@ func newPlan(o Options) (*plan, error) {
 	}
 	p.base = p.variants[0].System
 	if p.nodes == nil {
-		p.nodes = []int{1, 2, 4}
+		p.nodes = p.defaultNodes()
 	}
 	slices.Sort(p.nodes)
 	p.nodes = slices.Compact(p.nodes)
@@ -76,13 +82,32 @@ func newPlan(o Options) (*plan, error) {
 	if p.goal, err = goal(p.base.Compare); err != nil {
 		return nil, err
 	}
+	if p.depth == result.Full && p.goal.Default {
+		p.goal.Percentile = 99
+	}
 	return p, p.readLoad()
 }
+
+// defaultNodes are 1, 2 and 4; for a full comparison as far to 32 as the machine has memory for.
+func (p *plan) defaultNodes() []int {
+	if p.depth != result.Full {
+		return []int{1, 2, 4}
+	}
+	all := []int{1, 2, 4, 8, 16, 32}
+	free := host.FreeMemory()
+	for len(all) > 1 && free > 0 && p.need(all[len(all)-1]) >= free {
+		all = all[:len(all)-1]
+	}
+	return all
+}
+
+// need is about the memory of all variants side by side on so many nodes, in bytes.
+func (p *plan) need(nodes int) int64 { return int64(nodes*len(p.variants)) * nodeMemory }
 
 // fits says whether the machine has the memory for all variants side by side.
 func (p *plan) fits() error {
 	free, most := host.FreeMemory(), p.nodes[len(p.nodes)-1]
-	need := int64(most*len(p.variants)) * nodeMemory
+	need := p.need(most)
 	if free == 0 || need < free {
 		return nil
 	}
@@ -183,6 +208,9 @@ func requestPath(s *system.Service) string {
 // words says what the load is.
 func (p *plan) words() string {
 	w := fmt.Sprintf("closed loop, %d clients a worker", p.per)
+	if p.depth == result.Full {
+		w = "open loop, Poisson arrivals"
+	}
 	if p.tcp != nil {
 		return w + "; " + p.tcp.String()
 	}

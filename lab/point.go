@@ -27,7 +27,8 @@ type at struct {
 // point is what was measured of one.
 type point struct {
 	at
-	clients   int
+	clients   int     // closed loop
+	offered   float64 // requests a second, open loop
 	repeats   []result.Repeat
 	latency   meter.Latency
 	late      meter.Latency
@@ -36,9 +37,10 @@ type point struct {
 	notSent   int64
 	hops      int64
 	lookups   int64
-	inside    []float64 // requests open on average, of every repeat
-	took      time.Duration
-	bytes     float64 // between nodes, above what an idle system says
+	inside    []float64     // requests open on average, of every repeat
+	took      time.Duration // of all turns, as nodes counted
+	metered   int64         // requests, as nodes counted: warm-ups, too
+	bytes     float64       // between nodes, above what an idle system says
 	load      map[system.NodeID]result.Share
 	turns     int64 // of stations
 	slow      int64 // of them: the program was slower
@@ -57,14 +59,15 @@ func drive(ctx context.Context, o load.Options) (*load.Result, error) {
 	return res, err
 }
 
-// repeat is one turn of a variant: the load, and what nodes counted meanwhile.
-func (r *run) repeat(ctx context.Context, p *point, s *stage, o load.Options) ([]load.Record, error) {
+// repeat is one turn of a variant: the load, and what nodes counted meanwhile. Its first requests, so many,
+// are answered and judged but not measured.
+func (r *run) repeat(ctx context.Context, p *point, s *stage, o load.Options, warm int) ([]load.Record, error) {
 	before, err := s.meters(ctx)
 	if err != nil {
 		return nil, err
 	}
 	began := time.Since(r.began).Seconds()
-	res, err := drive(ctx, o)
+	res, err := r.paced(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -72,15 +75,22 @@ func (r *run) repeat(ctx context.Context, p *point, s *stage, o load.Options) ([
 	if err != nil {
 		return nil, err
 	}
-	p.add(res, began)
+	p.check.Add(res.Records)
+	p.took += res.Took
+	p.metered += res.Sent
 	p.count(before, after)
 	p.draw(res.Records, s)
+	measured := res
+	if warm > 0 {
+		measured = recount(slices.DeleteFunc(slices.Clone(res.Records), func(rec load.Record) bool { return rec.N < o.First+warm }))
+		measured.NotSent, measured.Busy, measured.Took = res.NotSent, res.Busy, res.Took
+	}
+	p.add(measured, began)
 	return res.Records, nil
 }
 
 // add counts a run in.
 func (p *point) add(res *load.Result, began float64) {
-	p.check.Add(res.Records)
 	rate, open := steady(res, p.clients)
 	p.inside = append(p.inside, open)
 	ms := func(q float64) float64 { return float64(res.Latency.Quantile(q)) / 1e6 }
@@ -90,7 +100,6 @@ func (p *point) add(res *load.Result, began float64) {
 	p.requests += res.Sent
 	p.errors += res.Failed()
 	p.notSent += res.NotSent
-	p.took += res.Took
 	for _, rec := range res.Records {
 		p.hops += int64(rec.Hops + rec.Lookup)
 		p.lookups += int64(rec.Lookup)
@@ -216,7 +225,7 @@ func (p *point) result(r *run) result.Point {
 	}
 	m := law.Median(rates)
 	ms := func(q float64) float64 { return float64(p.latency.Quantile(q)) / 1e6 }
-	out := result.Point{Nodes: p.nodes, Mode: result.Emulated, Valid: true, Clients: p.clients, Repeats: p.repeats,
+	out := result.Point{Nodes: p.nodes, Mode: result.Emulated, Valid: true, Clients: p.clients, Offered: p.offered, Repeats: p.repeats,
 		Rate:      result.Interval{Median: m.Median, Low: m.Low, High: m.High},
 		LatencyMS: result.Latency{P50: ms(0.5), P90: ms(0.9), P99: ms(0.99), Max: float64(p.latency.Max()) / 1e6},
 		Requests:  p.requests, Errors: p.errors, NotSent: p.notSent, LateMS: float64(p.late.Quantile(0.99)) / 1e6, NodeLoad: []result.Share{}}
@@ -229,7 +238,7 @@ func (p *point) result(r *run) result.Point {
 		if p.lookups > 0 {
 			out.Messages++ // the owner's answer
 		}
-		out.Bytes = p.bytes / n
+		out.Bytes = p.bytes / max(float64(p.metered), 1)
 	}
 	var served []float64
 	for _, share := range p.load {
@@ -242,17 +251,37 @@ func (p *point) result(r *run) result.Point {
 		out.Gini = law.Gini(served)
 	}
 	if p.turns > 0 {
-		out.Station = result.Station{LateShare: float64(p.slow) / float64(p.turns), ValidRate: p.validRate}
+		out.Station = result.Station{LateShare: float64(p.slow) / float64(p.turns), ValidRate: p.validRate * r.pace()}
 	}
+	wants := r.wants(p)
 	switch {
 	case out.Station.LateShare > slowMost:
-		out.Valid, out.Why = false, fmt.Sprintf("the program was slower than its node in %.1f %% of turns; %s per node would be valid", 100*out.Station.LateShare, perSecond(p.validRate))
+		out.Valid, out.Why = false, fmt.Sprintf("the program was slower than its node in %.1f %% of turns; %s per node would be valid", 100*out.Station.LateShare, perSecond(out.Station.ValidRate))
+	case r.host.Ceiling > 0 && wants/r.pace() > ceiling*r.host.Ceiling:
+		out.Valid, out.Why = false, r.tooMuch(p, wants)
 	case float64(p.errors) > r.goal.Errors*float64(p.requests)+1:
 		out.Valid, out.Why = false, fmt.Sprintf("%d of %d requests failed", p.errors, p.requests)
 	case len(p.repeats) < r.repeats:
 		out.Why = fmt.Sprintf("%d of %d repeats", len(p.repeats), r.repeats)
 	}
 	return out
+}
+
+// wants is what the emulated nodes of a point could serve together, in a second.
+func (r *run) wants(p *point) float64 {
+	for _, v := range r.variants {
+		if v.Name == p.variant {
+			return r.most(v, p.nodes)
+		}
+	}
+	return 0
+}
+
+// tooMuch says why emulated nodes that want more than the machine has to spare show nothing, and what would.
+func (r *run) tooMuch(p *point, wants float64) string {
+	has := ceiling * r.host.Ceiling * r.pace()
+	return fmt.Sprintf("%s want %s, more than a quarter of the %s that this machine switches; %s per node would be valid, or --slow %d",
+		some(p.nodes, "node"), perSecond(wants), perSecond(r.host.Ceiling), perSecond(roundDown(has/float64(p.nodes))), int(math.Ceil(r.pace()*wants/has)))
 }
 
 // busy is the share of a node's time that it was at work.

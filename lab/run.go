@@ -26,6 +26,8 @@ type run struct {
 	measured bool // the capacity, since the file has none
 	late     time.Duration
 	points   map[at]*point
+	tried    map[at][]*point // full: at other rates than the one found
+	tops     map[at]float64  // full: the rate that a search begins below
 	survival map[string]*result.Survival
 	spent    float64 // of the time that it will take in all, about, in seconds
 	total    float64
@@ -40,20 +42,22 @@ const (
 
 // measure runs every number of nodes with all variants side by side.
 func (r *run) measure(ctx context.Context) error {
+	switched := r.host.Ceiling
 	r.host = host.Describe()
+	r.host.Ceiling = switched
 	w := host.Watch(ctx)
 	defer func() {
 		seen := w.End()
 		r.host.Busy, r.late = seen.Busy, seen.Late
 	}()
 	for _, n := range r.nodes {
-		for _, v := range r.variants {
-			r.total += r.turnSeconds(v, n) * float64(r.repeats)
-		}
-		r.total += stageSeconds
+		r.total += r.sideSeconds(n) + stageSeconds
 		if n == r.nodes[len(r.nodes)-1] && r.kills(n) {
 			r.total += float64(len(r.variants)) * faultRun.Seconds()
 		}
+	}
+	if r.depth == result.Full {
+		r.o.Tell(Progress{Text: r.promise(), Left: time.Duration(r.total) * time.Second, Stays: true})
 	}
 	for _, n := range r.nodes {
 		if err := r.side(ctx, n); err != nil {
@@ -63,12 +67,25 @@ func (r *run) measure(ctx context.Context) error {
 	return nil
 }
 
+// sideSeconds is about how long so many nodes are loaded.
+func (r *run) sideSeconds(nodes int) (sum float64) {
+	for _, v := range r.variants {
+		if r.depth == result.Full {
+			sum += r.searchSeconds(v, nodes)
+		} else {
+			sum += r.turnSeconds(v, nodes) * float64(r.repeats)
+		}
+	}
+	return sum
+}
+
 // stageSeconds is about what it takes to start and end the stages of one number of nodes.
 const stageSeconds = 4
 
-// kills says that a node is killed at so many nodes.
+// kills says that a node is killed at so many nodes. Control's clocks, which a recovery takes, are not
+// stretched with the emulated time, so then none is.
 func (r *run) kills(nodes int) bool {
-	return !r.o.NoFault && r.goal.Survive > 0 && nodes > 1 && nodes == r.nodes[len(r.nodes)-1]
+	return !r.o.NoFault && r.pace() == 1 && r.goal.Survive > 0 && nodes > 1 && nodes == r.nodes[len(r.nodes)-1]
 }
 
 // requests of one turn: the same for every variant.
@@ -78,11 +95,15 @@ func (r *run) requests(nodes int) int {
 
 // turnSeconds is about how long a turn takes.
 func (r *run) turnSeconds(v Variant, nodes int) float64 {
-	rate := ideal(r.base.Nodes, nodes)
+	return float64(r.requests(nodes)) / r.most(v, nodes) * r.pace()
+}
+
+// most is what the nodes with an instance serve in a second if none ever waits.
+func (r *run) most(v Variant, nodes int) float64 {
 	if row, _ := architecture.Of(v.System.Service(r.service).Architecture); row.Where == architecture.OneNode && !v.Up {
-		rate = ideal(r.base.Nodes, 1)
+		return ideal(r.base.Nodes, 1)
 	}
-	return float64(r.requests(nodes)) / rate
+	return ideal(r.base.Nodes, nodes)
 }
 
 // tell says how far the comparison is.
@@ -98,7 +119,7 @@ func (r *run) side(ctx context.Context, nodes int) error {
 	r.tell(0, "%s: starting %s", some(nodes, "node"), some(len(r.variants), "system"))
 	want := map[string]*system.System{}
 	for i := range r.variants {
-		want[stageName(i, nodes)] = r.variants[i].scaled(r.service, nodes)
+		want[stageName(i, nodes)] = stretched(r.variants[i].scaled(r.service, nodes), r.pace())
 	}
 	stages, err := r.stagings.openAll(ctx, want, r.service)
 	if err != nil {
@@ -107,13 +128,22 @@ func (r *run) side(ctx context.Context, nodes int) error {
 	defer closeAll(stages)
 	r.tell(stageSeconds, "%s: all ready", some(nodes, "node"))
 	records := map[string][]load.Record{} // of the service's whole life so far, where a node is killed later
-	for turn := -1; turn < r.repeats; turn++ {
+	last := r.repeats
+	if r.depth == result.Full {
+		last = 0 // only warmed up here
+	}
+	for turn := -1; turn < last; turn++ {
 		for i := range r.variants {
 			k := (i + max(turn, 0)) % len(r.variants) // A B C, B C A, …: nobody is always first
 			v := r.variants[k]
 			if err := r.turn(ctx, v, stages[stageName(k, nodes)], nodes, turn, records); err != nil {
 				return fmt.Errorf("%s on %s: %w", v.Name, some(nodes, "node"), err)
 			}
+		}
+	}
+	if r.depth == result.Full {
+		if err := r.search(ctx, stages, nodes, records); err != nil {
+			return err
 		}
 	}
 	if !r.kills(nodes) {
@@ -149,7 +179,7 @@ func (r *run) turn(ctx context.Context, v Variant, s *stage, nodes, turn int, re
 			return err
 		}
 		o.First, o.Count = 0, warmUp
-		res, err := drive(ctx, o)
+		res, err := r.paced(ctx, o)
 		if err != nil {
 			return err
 		}
@@ -159,7 +189,7 @@ func (r *run) turn(ctx context.Context, v Variant, s *stage, nodes, turn int, re
 	}
 	seconds := r.turnSeconds(v, nodes)
 	r.tell(0, "%s: %s, turn %d of %d", some(nodes, "node"), v.Name, turn+1, r.repeats)
-	got, err := r.repeat(ctx, p, s, o)
+	got, err := r.repeat(ctx, p, s, o, 0)
 	r.tell(seconds, "%s: %s, turn %d of %d", some(nodes, "node"), v.Name, turn+1, r.repeats)
 	if r.kills(nodes) {
 		records[v.Name] = append(records[v.Name], got...)
@@ -200,7 +230,7 @@ func (r *run) prepare(ctx context.Context, s *stage, p *point, records map[strin
 	o := r.options(s, preloadFirst)
 	o.Mix, o.Keys = r.mix[i:i+1], load.Keys{Kind: "sequential", N: r.keys.N}
 	o.Clients, o.Count = p.clients, int(r.keys.N)
-	res, err := drive(ctx, o)
+	res, err := r.paced(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -224,15 +254,25 @@ const (
 
 // capacity finds the nodes' capacity where the file has none: what one client gets from one instance that
 // nothing slows, with room for its variation, and so little that all emulated nodes together stay below a
-// quarter of what this machine can switch.
+// quarter of what this machine can switch. A full comparison goes so far that it asks what the machine can
+// switch in any case.
 func (r *run) capacity(ctx context.Context) error {
-	if typed(r.base.Nodes) {
+	given := typed(r.base.Nodes)
+	if given && r.depth != result.Full {
 		return nil
 	}
-	r.measured = true
-	r.o.Tell(Progress{Text: "measuring the program, since the file has no capacity"})
+	r.measured = !given
+	text := "measuring the program, since the file has no capacity"
+	if given {
+		text = "measuring what this machine can switch"
+	}
+	r.o.Tell(Progress{Text: text})
 	v := r.variants[0]
-	s, err := r.stagings.open(ctx, "capacity", v.scaled(r.service, 1), r.service)
+	free := v.scaled(r.service, 1)
+	for i := range free.Nodes {
+		free.Nodes[i].Capacity = system.Capacity{} // nothing slows it
+	}
+	s, err := r.stagings.open(ctx, "capacity", free, r.service)
 	if err != nil {
 		return err
 	}
@@ -253,7 +293,10 @@ func (r *run) capacity(ctx context.Context) error {
 		return err
 	}
 	r.host.Ceiling = many.Rate()
-	rate := roundDown(min(0.5/alone.Latency.Quantile(0.99).Seconds(), ceiling*many.Rate()/float64(r.nodes[len(r.nodes)-1])))
+	if given {
+		return nil
+	}
+	rate := roundDown(min(0.5/alone.Latency.Quantile(0.99).Seconds(), r.pace()*ceiling*many.Rate()/float64(r.nodes[len(r.nodes)-1])))
 	if rate < 1 {
 		return &system.Hint{Err: fmt.Errorf("one request takes %s and this machine switches %s: too slow for %s", short(alone.Latency.Quantile(0.99)), perSecond(many.Rate()), some(r.nodes[len(r.nodes)-1], "emulated node")),
 			Next: "servent compare --nodes 1,2   (or type a capacity: x-servent.nodes.NAME.capacity.rate)"}

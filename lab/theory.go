@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"math"
 
 	"servent/lab/law"
@@ -14,19 +15,9 @@ import (
 // theory is what the textbook expects of a variant, from the nodes' capacity and the load's keys alone. It
 // is stated where all nodes are alike; of an architecture without a formula there is none.
 func (r *run) theory(v Variant, svc *system.Service) *result.Theory {
-	c := r.base.Nodes[0].Capacity
-	for _, g := range r.base.Nodes[1:] {
-		if g.Capacity != c {
-			return nil
-		}
-	}
 	out := &result.Theory{}
 	for _, n := range r.nodes {
-		cl := law.Cluster{Nodes: n, Workers: max(1, c.Workers), Rate: c.Rate, Pass: pass(c)}
-		if (svc.Architecture == system.Partitioned || svc.Architecture == system.Ring) && r.keyed() {
-			cl.Shares = r.shares(svc.Architecture, n)
-		}
-		e, err := law.Expect(svc.Architecture, cl)
+		e, err := r.expect(svc, n)
 		if err != nil {
 			return nil
 		}
@@ -37,6 +28,23 @@ func (r *run) theory(v Variant, svc *system.Service) *result.Theory {
 		}
 	}
 	return out
+}
+
+var errUnlike = errors.New("nodes differ in their capacity")
+
+// expect is what the textbook expects on so many nodes.
+func (r *run) expect(svc *system.Service, nodes int) (law.Expected, error) {
+	c := r.base.Nodes[0].Capacity
+	for _, g := range r.base.Nodes[1:] {
+		if g.Capacity != c {
+			return law.Expected{}, errUnlike
+		}
+	}
+	cl := law.Cluster{Nodes: nodes, Workers: max(1, c.Workers), Rate: c.Rate, Pass: pass(c)}
+	if (svc.Architecture == system.Partitioned || svc.Architecture == system.Ring) && r.keyed() {
+		cl.Shares = r.shares(svc.Architecture, nodes)
+	}
+	return law.Expect(svc.Architecture, cl)
 }
 
 // mostWeighed is how many keys are weighed one by one; what is beyond them is spread evenly enough.

@@ -18,8 +18,17 @@ const (
 // Observed is a measured point, with the setup that describes how it was measured.
 type Observed struct {
 	Setup Setup
+	Goal  Goal    // that Rate is the greatest to keep; zero: Rate is what came of Setup's clients
 	Rate  float64 // answers a second
 	P50   time.Duration
+}
+
+// offered is the setup with the rate that was measured, where it is the greatest to keep a goal.
+func (p Observed) offered() Setup {
+	if p.Goal != (Goal{}) {
+		p.Setup.Clients, p.Setup.Rate = 0, p.Rate
+	}
+	return p.Setup
 }
 
 // Calibration is what a simulation must know of the host to be like what was measured.
@@ -40,7 +49,8 @@ const (
 
 // Calibrate finds the overhead, and the scale of service where it is unknown, with which the simulation comes
 // nearest to rate and median latency of the points, by their logarithms. Those are small systems, N = 1 and
-// 2; larger ones are held out, for [Calibration.HoldOut]. The draws are the same in every try, so nearer is not luck.
+// 2; larger ones are held out, for [Calibration.HoldOut]. A point with a goal is simulated at its own Rate:
+// what it says of the host is its latency. The draws are the same in every try, so nearer is not luck.
 //
 // With clients enough to keep every worker busy, overhead hides behind the queue: it moves neither rate nor
 // latency, and what is found for it says nothing. At least one point should leave workers idle.
@@ -54,7 +64,7 @@ func Calibrate(points []Observed, unknown Unknown) (Calibration, error) {
 		if !(p.Rate > 0) || math.IsInf(p.Rate, 0) || p.P50 <= 0 {
 			return Calibration{}, fmt.Errorf("calibrate: %v/s with a median of %v at %d nodes is no measurement", p.Rate, p.P50, p.Setup.Nodes)
 		}
-		if _, err := Simulate(p.Setup); err != nil {
+		if _, err := Simulate(p.offered()); err != nil {
 			return Calibration{}, fmt.Errorf("calibrate: %w", err)
 		}
 		most = min(most, p.P50)
@@ -63,7 +73,7 @@ func Calibrate(points []Observed, unknown Unknown) (Calibration, error) {
 	off := func(c Calibration) float64 {
 		sum := 0.0
 		for _, p := range points {
-			o, err := Simulate(c.Apply(p.Setup))
+			o, err := Simulate(c.Apply(p.offered()))
 			if err != nil {
 				return math.Inf(1)
 			}
@@ -104,6 +114,9 @@ func (c Calibration) Apply(s Setup) Setup {
 	return s
 }
 
+// Foretell simulates a system as this host runs it; with a goal, at the greatest rate that keeps it.
+func (c Calibration) Foretell(s Setup, g Goal) (Outcome, error) { return foretell(c.Apply(s), g) }
+
 // Held is a point that the calibration did not see, as measured and as foretold.
 type Held struct {
 	Nodes             int
@@ -135,7 +148,7 @@ func (c Calibration) HoldOut(points []Observed) (Validation, error) {
 		if !(p.Rate > 0) || math.IsInf(p.Rate, 0) || p.P50 <= 0 {
 			return v, fmt.Errorf("hold out: %v/s with a median of %v at %d nodes is no measurement", p.Rate, p.P50, p.Setup.Nodes)
 		}
-		o, err := Simulate(c.Apply(p.Setup))
+		o, err := c.Foretell(p.Setup, p.Goal)
 		if err != nil {
 			return v, fmt.Errorf("hold out: %w", err)
 		}
@@ -167,7 +180,7 @@ const seeds = 6
 
 // Extrapolate foretells a system that was not measured. The band is the interval of the simulation over six
 // seeds, widened by the worst error on held-out points.
-func (v Validation) Extrapolate(s Setup) (Value, error) {
+func (v Validation) Extrapolate(s Setup, g Goal) (Value, error) {
 	if v.Why != "" || len(v.Held) == 0 {
 		return Value{}, fmt.Errorf("%d nodes: %s: %w", s.Nodes, v.Why, ErrNotValidated)
 	}
@@ -175,7 +188,7 @@ func (v Validation) Extrapolate(s Setup) (Value, error) {
 	rates := make([]float64, seeds)
 	for i := range rates {
 		s.Seed = mix(s.Seed + uint64(i)*0x9e3779b97f4a7c15 + 1)
-		o, err := Simulate(s)
+		o, err := foretell(s, g)
 		if err != nil {
 			return Value{}, err
 		}

@@ -42,6 +42,7 @@ type Result struct {
 	Mode     Mode               `json:"mode"`
 	Depth    Depth              `json:"depth"`
 	Seed     uint64             `json:"seed"`
+	Slow     float64            `json:"slow,omitempty"` // by which emulated time was stretched; all figures are in the file's time; 0: not
 	Started  time.Time          `json:"started"`
 	Took     float64            `json:"took_seconds"`
 	Partial  string             `json:"partial,omitempty"` // why it is not whole: "interrupted after 31 s"
@@ -53,6 +54,7 @@ type Result struct {
 	Variants []Variant          `json:"variants"`
 	Verdict  Verdict            `json:"verdict"`
 	Validity Validity           `json:"validity"`
+	Foretold *Foretold          `json:"foretold,omitempty"` // how well the simulation foretells what was measured
 }
 
 // Host is the machine that everything ran on.
@@ -89,8 +91,9 @@ type Price struct {
 type Goal struct {
 	Percentile float64 `json:"percentile"` // 90, 99
 	LatencyMS  float64 `json:"latency_ms"`
-	Errors     float64 `json:"errors"`  // share, 0…1
-	Survive    int     `json:"survive"` // nodes killed
+	Errors     float64 `json:"errors"`            // share, 0…1
+	Survive    int     `json:"survive"`           // nodes killed
+	Default    bool    `json:"default,omitempty"` // the file says nothing of latency
 }
 
 // Stated sorts the figures by where they come from.
@@ -151,6 +154,7 @@ type Point struct {
 	Valid     bool     `json:"valid"`
 	Why       string   `json:"why,omitempty"`     // not valid, in words
 	Offered   float64  `json:"offered,omitempty"` // requests a second, open loop
+	Tried     bool     `json:"tried,omitempty"`   // on the way to the greatest rate that keeps the goal; not it
 	Clients   int      `json:"clients,omitempty"` // closed loop
 	Repeats   []Repeat `json:"repeats"`
 	Rate      Interval `json:"rate"` // requests a second that were answered right within the goal's errors
@@ -251,6 +255,15 @@ type CurvePoint struct {
 	Low   float64 `json:"low"`
 	High  float64 `json:"high"`
 	Mode  Mode    `json:"mode,omitempty"`
+}
+
+// Foretold says how the simulation was calibrated, and how well it foretells points that it has not seen.
+type Foretold struct {
+	Calibrated []int   `json:"calibrated"`  // numbers of nodes
+	OverheadMS float64 `json:"overhead_ms"` // of the host, for each way between two parties
+	HeldOut    int     `json:"held_out"`    // points of all variants that it has not seen
+	Error      float64 `json:"error"`       // of their throughput, median of the absolute errors
+	Text       string  `json:"text"`
 }
 
 // HeldOut compares a simulated rate with the measured one that it did not see.
