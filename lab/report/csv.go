@@ -13,7 +13,7 @@ import (
 
 var csvHead = []string{"variant", "architecture", "answers", "mode", "nodes", "valid", "why", "offered", "clients", "repeats",
 	"rate_median", "rate_low", "rate_high", "p50_ms", "p90_ms", "p99_ms", "max_ms", "requests", "errors", "not_sent", "late_ms",
-	"hops", "lookup", "messages", "bytes", "gini", "station_late_share"}
+	"hops", "lookup", "messages", "bytes", "gini", "station_late_share", "tried"}
 
 // CSV writes every point of every variant, a line each, in the order in which the result has them. What is not
 // a number is an empty field.
@@ -43,7 +43,7 @@ func csvLine(r *result.Result, v *result.Variant, p *result.Point) []string {
 		figure(p.Rate.Median), figure(p.Rate.Low), figure(p.Rate.High),
 		figure(p.LatencyMS.P50), figure(p.LatencyMS.P90), figure(p.LatencyMS.P99), figure(p.LatencyMS.Max),
 		strconv.FormatInt(p.Requests, 10), strconv.FormatInt(p.Errors, 10), strconv.FormatInt(p.NotSent, 10), figure(p.LateMS),
-		figure(p.Hops), figure(p.Lookup), figure(p.Messages), figure(p.Bytes), figure(p.Gini), figure(p.Station.LateShare)}
+		figure(p.Hops), figure(p.Lookup), figure(p.Messages), figure(p.Bytes), figure(p.Gini), figure(p.Station.LateShare), strconv.FormatBool(p.Tried)}
 }
 
 // field is a word in a spreadsheet. One that would be read as a formula gets an apostrophe before it, as

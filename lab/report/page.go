@@ -108,7 +108,7 @@ func (p *page) top(r *result.Result) {
 	if ns := nodeCounts(main); len(ns) > 0 {
 		depth = strings.TrimPrefix(depth+": ", ": ") + nodesWord(ns)
 	}
-	facts = append(facts, depth, span(r.Took))
+	facts = append(facts, depth, slow(r), span(r.Took))
 	if !r.Started.IsZero() {
 		facts = append(facts, r.Started.UTC().Format("2 January 2006, 15:04 UTC"))
 	}
@@ -138,7 +138,7 @@ func (p *page) top(r *result.Result) {
 
 // sentenceCase begins with a capital unless a name begins the sentence: those are written as they are.
 func sentenceCase(s string) string {
-	for _, w := range []string{"no ", "nothing ", "refused ", "best:"} {
+	for _, w := range []string{"no ", "nothing ", "refused ", "best:", "simulation "} {
 		if strings.HasPrefix(s, w) {
 			return strings.ToUpper(s[:1]) + s[1:]
 		}

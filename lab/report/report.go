@@ -96,10 +96,13 @@ func rows(r *result.Result, mode result.Mode) []row {
 	return out
 }
 
-// rather says that of two points on equally many nodes a is the one to show: one measured in open loop before
-// one in closed loop, a valid one that keeps the goal before one that does not, then the greater rate.
+// rather says that of two points on equally many nodes a is the one to show: one that was found before one
+// that was tried on the way, one measured in open loop before one in closed loop, a valid one that keeps the goal before one that does not, then the greater rate.
 func rather(g result.Goal, a, b *result.Point) bool {
 	rank := func(p *result.Point) (n int) {
+		if !p.Tried {
+			n += 8
+		}
 		if p.Offered > 0 {
 			n += 4
 		}

@@ -85,6 +85,9 @@ func (p *page) laws(r *result.Result) {
 	}
 	p.raw("</tbody></table></div>\n")
 	p.heldOut(r, all)
+	if r.Foretold != nil {
+		p.el("p", "quiet", sentenceCase(clean(r.Foretold.Text))+".")
+	}
 	p.raw("</section>\n")
 }
 
@@ -118,7 +121,11 @@ func (p *page) theory(w row) {
 	if q, c := besides(w); q != nil {
 		p.text(fmt.Sprintf("measured %s", grouped(q.Rate.Median)))
 		p.raw("<small>")
-		p.text(fmt.Sprintf("theory %s (%s) on %d", grouped(c.Rate), change(off(q.Rate.Median, c.Rate)), q.Nodes))
+		if q.Offered > 0 {
+			p.text(fmt.Sprintf("theory %s on %d at saturation", grouped(c.Rate), q.Nodes))
+		} else {
+			p.text(fmt.Sprintf("theory %s (%s) on %d", grouped(c.Rate), change(off(q.Rate.Median, c.Rate)), q.Nodes))
+		}
 		p.raw("</small>")
 	} else {
 		p.raw("–")

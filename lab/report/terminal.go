@@ -44,6 +44,9 @@ func Terminal(w io.Writer, r *result.Result, o Options) error {
 		}
 		p.table(r, m, i == 0)
 	}
+	if f := r.Foretold; f != nil {
+		p.wrap(0, faint, clean(f.Text))
+	}
 	if r.Depth == result.Full {
 		p.laws(r)
 	}
@@ -64,7 +67,7 @@ func (p *paper) head(r *result.Result) {
 	if ns := nodeCounts(main); len(ns) > 0 {
 		depth = strings.TrimPrefix(depth+": ", ": ") + nodesWord(ns)
 	}
-	for _, s := range []string{depth, span(r.Took)} {
+	for _, s := range []string{depth, slow(r), span(r.Took)} {
 		if s != "" {
 			parts = append(parts, s)
 		}
@@ -75,6 +78,9 @@ func (p *paper) head(r *result.Result) {
 	}
 	for _, c := range r.Capacity {
 		p.wrap(0, plain, capacity(c))
+	}
+	if r.Depth == result.Full && r.Goal.Default {
+		p.hang(cell{"goal: ", plain}, 6, plain, goal(r.Goal)+": the default; x-servent.compare.goal sets another")
 	}
 	if r.Load != "" {
 		p.hang(cell{"load: ", plain}, 6, plain, clean(r.Load))
@@ -367,6 +373,9 @@ func theoryBeside(w row) string {
 	q, c := besides(w)
 	if q == nil {
 		return ""
+	}
+	if q.Offered > 0 {
+		return fmt.Sprintf("; %s at %d at saturation, %s of it with the goal kept", quantity(c.Rate), q.Nodes, share(1+off(q.Rate.Median, c.Rate)))
 	}
 	return fmt.Sprintf("; %s at %d, measured %s (%s)", quantity(c.Rate), q.Nodes, quantity(q.Rate.Median), change(off(q.Rate.Median, c.Rate)))
 }

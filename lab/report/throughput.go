@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"servent/lab/result"
@@ -74,7 +75,7 @@ func throughput(r *result.Result) picture {
 	var tags []tag
 	for i, w := range main {
 		p.open(series(w.index), "")
-		p.models(w, used)
+		p.models(r, w, used)
 		p.points(r, w, dodge(i, len(main)), used)
 		p.close()
 		if l := w.largest(); l != nil && drawable(l.Rate.Median) {
@@ -146,15 +147,20 @@ func (p *plot) ideal(all []row, used map[string]bool) {
 }
 
 // models draws the law with its band, the theory and the simulation of one variant.
-func (p *plot) models(w row, used map[string]bool) {
+func (p *plot) models(r *result.Result, w row, used map[string]bool) {
 	if w.Law != nil {
 		p.band(w.Law.Curve)
 		p.path("law", p.curve(w.Law.Curve))
 		used["law"] = used["law"] || len(w.Law.Curve) > 1
 		if len(w.Law.Further) > 0 {
 			p.band(w.Law.Further)
-			p.path("simulated", p.curve(w.Law.Further))
+			if !foretold(r, w, w.Law.Further[0].Nodes) {
+				p.path("simulated", p.curve(w.Law.Further))
+			}
 			for _, c := range w.Law.Further {
+				if foretold(r, w, c.Nodes) {
+					continue // its point is drawn with the other simulated ones
+				}
 				if p.x.has(float64(c.Nodes)) && p.y.has(c.Rate) {
 					p.open("hollow", fmt.Sprintf("%s, SIMULATED on %s: %s req/s, between %s and %s", w.Name, count(c.Nodes, "node"), grouped(c.Rate), grouped(c.Low), grouped(c.High)))
 					p.marker("dot", w.index, p.x.place(float64(c.Nodes)), p.y.place(c.Rate), 4.5)
@@ -168,6 +174,13 @@ func (p *plot) models(w row, used map[string]bool) {
 		p.path("theory", p.curve(w.Theory.Curve))
 		used["theory"] = used["theory"] || len(w.Theory.Curve) > 1
 	}
+}
+
+// foretold says that a variant has a simulated point on so many nodes.
+func foretold(r *result.Result, w row, nodes int) bool {
+	return slices.ContainsFunc(w.Points, func(q result.Point) bool {
+		return q.Nodes == nodes && modeOf(r, &q) == result.Simulated
+	})
 }
 
 // curve is the places of a model as far as the axes go.

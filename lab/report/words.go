@@ -123,6 +123,14 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what + "s"
 }
 
+// slow says by how much emulated time was stretched, if it was.
+func slow(r *result.Result) string {
+	if !(r.Slow > 1) {
+		return ""
+	}
+	return "slow ×" + quantity(r.Slow)
+}
+
 // listed is 1, 2, 4.
 func listed(ns []int) string {
 	words := make([]string, len(ns))
