@@ -67,7 +67,7 @@ func (e *env) compareCmd() *cobra.Command {
 	f.BoolVar(&o.noFault, "no-fault", false, "kill no node at the end")
 	f.BoolVar(&o.full, "full", false, "up to 32 nodes, and for each the greatest rate that keeps the goal; says first how long it takes")
 	f.Float64Var(&o.slow, "slow", 1, "stretch emulated time `K`-fold, for a host that wakes up too late; figures are in the file's time")
-	f.IntVar(&o.samples, "samples", 10000, "with --full: requests that a rate is judged by; fewer take less time and make p99 unsure")
+	f.IntVar(&o.samples, "samples", 10000, "of --full alone: requests that a rate is judged by; fewer take less time and make p99 unsure")
 	f.StringVar(&o.against, "against", "", "an earlier result.json, or its folder: exit 1 when something became worse")
 	f.Uint64Var(&o.seed, "seed", 1, "of every draw; one seed sends the same requests again")
 	return cmd

@@ -110,6 +110,77 @@ x-servent:
 	}
 }
 
+// A full comparison, short: every variant on every number of nodes has a rate that was found and rates that were
+// tried, in open loop, in the file's time although it ran stretched; what is simulated says so.
+func TestCompareFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	w := &world{t: t, dir: t.TempDir()}
+	w.write("compose.yaml", `name: counter
+services:
+  counter:
+    x-servent: {process: [servent, example, counter], key: "/c/{key}"}
+x-servent:
+  nodes: {node: {count: 2, capacity: {rate: 200/s}}}
+  compare: {load: {mix: {"POST /c/{key}": 1}, keys: uniform of 40}}
+`)
+	out, err := w.run("compare", "--full", "--vary", "architecture=single,partitioned", "--nodes", "1,2", "--samples", "60", "--repeats", "2", "--slow", "2", "--no-fault", "--json")
+	if err != nil {
+		t.Fatalf("compare --full: %v\n%s", err, out)
+	}
+	if !strings.Contains(out, "full: 2 variants on 1, 2 nodes, a rate judged by 60 requests at least: about") || !strings.Contains(out, "slow ×2") {
+		t.Errorf("it says nothing of how long it takes:\n%s", out)
+	}
+	text, err := os.ReadFile(filepath.Join(w.dir, ".servent", "results", "0001", "result.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, printed, _ := strings.Cut(out, "\n{")
+	if p, err := result.Parse("stdout", []byte("{"+printed)); err != nil || p.Depth != result.Full || len(p.Variants) != 2 {
+		t.Errorf("--json prints no result: %v\n%s", err, out)
+	}
+	r, err := result.Parse("result.json", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Depth != result.Full || r.Slow != 2 || r.Goal.Percentile != 99 || !r.Goal.Default || r.Host.Ceiling <= 0 || !strings.HasPrefix(r.Load, "open loop") {
+		t.Errorf("depth %s, slow %v, goal %+v, host %+v, load %q", r.Depth, r.Slow, r.Goal, r.Host, r.Load)
+	}
+	if len(r.Variants) != 2 {
+		t.Fatalf("%d variants", len(r.Variants))
+	}
+	for _, v := range r.Variants {
+		found, tried := map[int]bool{}, 0
+		for _, p := range v.Points {
+			switch {
+			case p.Mode == result.Simulated:
+				if len(p.Repeats) > 0 || p.Station.LateShare > 0 {
+					t.Errorf("%s: a simulated point was measured: %+v", v.Name, p)
+				}
+				continue
+			case p.Mode != result.Emulated || p.Offered <= 0 || p.Clients != 0 || p.Requests == 0:
+				t.Errorf("%s: point %+v, want an emulated one in open loop", v.Name, p)
+			case p.Tried:
+				tried++
+				continue
+			case found[p.Nodes]:
+				t.Errorf("%s: two rates were found on %d nodes", v.Name, p.Nodes)
+			}
+			found[p.Nodes] = true
+			if p.Requests != 60 || len(p.Repeats) != 2 || p.Offered > 200.01*float64(p.Nodes) {
+				t.Errorf("%s on %d nodes: %d requests in %d repeats at %.1f/s; want 60 in 2, and 200/s a node at most", v.Name, p.Nodes, p.Requests, len(p.Repeats), p.Offered)
+			}
+			if p.LatencyMS.P50 < 4.8 { // 5 ms in the file's time, to two digits
+				t.Errorf("%s: half of the answers within %.1f ms, and one takes 5", v.Name, p.LatencyMS.P50)
+			}
+		}
+		if !found[1] || !found[2] || tried == 0 || v.Answers.Verdict != "right" {
+			t.Errorf("%s: found on %v nodes, %d tried, answers %s", v.Name, found, tried, v.Answers.Verdict)
+		}
+	}
+}
+
 func TestCompareRefuses(t *testing.T) {
 	w := example(t, "counter")
 	for _, tt := range []struct {
@@ -121,6 +192,9 @@ func TestCompareRefuses(t *testing.T) {
 		{[]string{"--service", "nobody"}, `no service "nobody"`},
 		{[]string{"--vary", "architecture=chord"}, "not built yet"},
 		{[]string{"--repeats", "0"}, "want 1 or more"},
+		{[]string{"--slow", "0.5"}, "want 1 to 256"},
+		{[]string{"--slow", "NaN"}, "want 1 to 256"},
+		{[]string{"--samples", "0"}, "want 1 or more"},
 	} {
 		if out, err := w.run(append([]string{"compare"}, tt.args...)...); err == nil || !strings.Contains(out, tt.want) {
 			t.Errorf("compare %v: %v, want %q in\n%s", tt.args, err, tt.want, out)
