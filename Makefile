@@ -3,7 +3,7 @@ TOOL  = go tool -modfile=tools.mod
 PKGS  = ./...
 FUZZTIME ?= 30s
 
-.PHONY: help build check test long golden bench-idle bench-emulation bench-switch clean
+.PHONY: help build check test long golden bench-idle bench-emulation bench-simulation bench-switch clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-idle: build ## memory of idle nodes → bench/idle.md
 
 bench-emulation: build ## throughput of 1…16 emulated nodes → bench/emulation.md
 	go build -o bin/emulation ./bench/emulation && bin/emulation bin/servent > bench/emulation.md.new && mv bench/emulation.md.new bench/emulation.md && cat bench/emulation.md
+
+bench-simulation: build ## the simulation against 4 and 8 emulated nodes and a real queue → bench/simulation.md
+	go build -o bin/simulation ./bench/simulation && bin/simulation bin/servent > bench/simulation.md.new && mv bench/simulation.md.new bench/simulation.md && cat bench/simulation.md
 
 clean: ## remove what was built
 	rm -rf bin dist

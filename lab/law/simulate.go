@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"servent/system"
@@ -35,6 +36,7 @@ type Setup struct {
 	InTurn   bool    // a client (open: a request) enters at the node of its number, else anywhere at random
 	Requests int     // that are measured; 0 means 10,000
 	Warm     int     // before them; 0 means a tenth, negative none
+	Turns    int     // so many runs, each with empty queues and draws of its own; 0 means 1
 }
 
 // Outcome is what a simulation measured.
@@ -113,9 +115,15 @@ type simulation struct {
 // lookup on a ring costs an event a hop, so a request costs N/2 of them. A closed loop starts with all its
 // clients at once: Warm should be several times Clients.
 //
+// Of several turns the rate is the median, as of the repeats of a measured point; responses stand together, and
+// what was counted is added up.
+//
 // The same Setup gives the same [Outcome.Hash] on every machine whose logarithm rounds alike; time is whole
 // nanoseconds.
 func Simulate(setup Setup) (Outcome, error) {
+	if setup.Turns > 1 {
+		return simulateTurns(setup)
+	}
 	s := &simulation{Setup: setup}
 	if err := s.prepare(); err != nil {
 		return Outcome{}, err
@@ -130,6 +138,50 @@ func Simulate(setup Setup) (Outcome, error) {
 		s.handle(e)
 	}
 	return s.finish(), nil
+}
+
+func simulateTurns(setup Setup) (all Outcome, err error) {
+	turns, seed := setup.Turns, setup.Seed
+	setup.Turns = 1
+	rates := make([]float64, turns)
+	for i := range turns {
+		setup.Seed = mix(seed + uint64(i)*0x9e3779b97f4a7c15)
+		o, err := Simulate(setup)
+		if err != nil {
+			return Outcome{}, err
+		}
+		if i == 0 {
+			all.Served, all.Passed, all.Busy = make([]int64, len(o.Served)), make([]int64, len(o.Passed)), make([]float64, len(o.Busy))
+		}
+		rates[i] = o.Rate
+		all.sorted = append(all.sorted, o.sorted...)
+		for n := range o.Served {
+			all.Served[n] += o.Served[n]
+			all.Passed[n] += o.Passed[n]
+			all.Busy[n] += o.Busy[n] / float64(turns)
+		}
+		all.Hops += o.Hops / float64(turns) // turns have equally many requests
+		all.Lookups += o.Lookups / float64(turns)
+		all.Events += o.Events
+		all.Hash = mix(all.Hash ^ o.Hash)
+	}
+	all.Rate = Median(rates).Median
+	all.summarise()
+	return all, nil
+}
+
+// summarise reads the figures off the responses.
+func (o *Outcome) summarise() {
+	sum := 0.0
+	for _, d := range o.sorted {
+		sum += float64(d)
+	}
+	slices.Sort(o.sorted)
+	o.Response = time.Duration(math.Round(sum / float64(len(o.sorted))))
+	o.P50, _ = o.Quantile(0.50)
+	o.P90, _ = o.Quantile(0.90)
+	o.P99, _ = o.Quantile(0.99)
+	o.Max, _ = o.Quantile(1)
 }
 
 func (s *simulation) prepare() error {

@@ -443,3 +443,43 @@ func BenchmarkSimulate(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(events), "ns/event")
 }
+
+// Several turns are the single ones put together: the median of their rates, all responses, and nothing that one
+// turn leaves for the next.
+func TestSimulateTurns(t *testing.T) {
+	setup := Setup{Architecture: system.Partitioned, Nodes: 4, Service: Fixed(20 * ms), Pass: 2 * ms, Clients: 16, Requests: 70, Warm: 10, Turns: 5}
+	all, err := Simulate(setup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rates, responses []float64
+	for i := range 5 {
+		one := setup
+		one.Turns, one.Seed = 1, mix(uint64(i)*0x9e3779b97f4a7c15)
+		o, err := Simulate(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rates = append(rates, o.Rate)
+		for _, d := range o.sorted {
+			responses = append(responses, float64(d))
+		}
+	}
+	served := int64(0)
+	for _, n := range all.Served {
+		served += n
+	}
+	if all.Rate != Median(rates).Median || len(all.sorted) != 350 || served < 300 {
+		t.Errorf("rate %v of %v, %d responses, %d served", all.Rate, rates, len(all.sorted), served)
+	}
+	if got, want := float64(all.P50), Median(responses).Median; math.Abs(got/want-1) > 0.02 {
+		t.Errorf("median response %v, want %v", all.P50, time.Duration(want))
+	}
+	if again, err := Simulate(setup); err != nil || again.Hash != all.Hash {
+		t.Errorf("the same setup gives another run: %v", err)
+	}
+	setup.Nodes = 0
+	if _, err := Simulate(setup); err == nil {
+		t.Error("no nodes")
+	}
+}

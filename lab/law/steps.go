@@ -2,7 +2,6 @@ package law
 
 import (
 	"math"
-	"slices"
 	"time"
 
 	"servent/system"
@@ -286,17 +285,8 @@ func (s *simulation) finish() Outcome {
 	} else {
 		o.Rate = float64(s.inWindow) / float64(s.windowed-s.since) * 1e9
 	}
-	sum := 0.0
-	for _, d := range o.sorted {
-		sum += float64(d)
-	}
 	n := float64(len(o.sorted))
-	slices.Sort(o.sorted)
-	o.Response = time.Duration(math.Round(sum / n))
-	o.P50, _ = o.Quantile(0.50)
-	o.P90, _ = o.Quantile(0.90)
-	o.P99, _ = o.Quantile(0.99)
-	o.Max, _ = o.Quantile(1)
+	o.summarise()
 	o.Hops, o.Lookups = float64(s.hops)/n, float64(s.looked)/n
 	o.Busy = make([]float64, len(s.sold))
 	for node := range o.Busy {
