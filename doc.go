@@ -12,5 +12,8 @@
 //	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check, lab/host, lab/accesslog
 //	5           launch
 //	6 measure   lab, lab/report, lab/trial
+//	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check
+//	5           launch; and what lab/report draws with: lab/report/figure
+//	6 measure   lab, lab/report
 //	7           cli, cmd/servent
 package servent

@@ -55,6 +55,7 @@ var floors = map[string]int{
 	"lab/accesslog":       5,
 	"lab/host":            5,
 	"lab/trial":           6,
+	"lab/report/figure":   5,
 	"launch":              5,
 	"lab":                 6,
 	"lab/report":          6,

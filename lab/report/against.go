@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -44,11 +45,11 @@ func Against(w io.Writer, old, now *result.Result, o Options) (worse int, err er
 	for i := range is {
 		old := find(was, is[i].Name, i)
 		if old == nil {
-			t.note(0, faint, clip(clean(is[i].Name), 28)+": new")
+			t.note(0, faint, figure.Clip(figure.Clean(is[i].Name), 28)+": new")
 			continue
 		}
 		if a, b := old.Answers.Verdict, is[i].Answers.Verdict; a != b {
-			changed = append(changed, fmt.Sprintf("%s: answers were %s and are %s", clip(clean(is[i].Name), 28), clean(orDash(a)), clean(orDash(b))))
+			changed = append(changed, fmt.Sprintf("%s: answers were %s and are %s", figure.Clip(figure.Clean(is[i].Name), 28), figure.Clean(orDash(a)), figure.Clean(orDash(b))))
 			if a == "right" && b == "WRONG" {
 				worse++
 			}
@@ -66,7 +67,7 @@ func Against(w io.Writer, old, now *result.Result, o Options) (worse int, err er
 	}
 	for i, w := range was {
 		if find(is, w.Name, i) == nil {
-			t.note(0, warn, clip(clean(w.Name), 28)+": not measured any more")
+			t.note(0, warn, figure.Clip(figure.Clean(w.Name), 28)+": not measured any more")
 		}
 	}
 	t.print(p)
@@ -147,22 +148,24 @@ func (t *columns) compare(w row, was, is *result.Point, p float64) (worse bool) 
 		if !v.Valid {
 			mark = "~"
 		}
-		return mark + quantity(v.Rate.Median) + " " + bounds(v.Rate)
+		return mark + figure.Quantity(v.Rate.Median) + " " + bounds(v.Rate)
 	}
-	t.row(cell{clip(clean(w.Name), 28), plain}, cell{strconv.Itoa(is.Nodes), plain}, cell{show(was), plain}, cell{show(is), plain}, cell{change(d), plain},
-		cell{quantity(percentile(was, p)) + "ms", plain}, cell{quantity(percentile(is, p)) + "ms", plain}, said)
+	t.row(cell{figure.Clip(figure.Clean(w.Name), 28), plain}, cell{strconv.Itoa(is.Nodes), plain}, cell{show(was), plain}, cell{show(is), plain}, cell{figure.Change(d), plain},
+		cell{figure.Quantity(percentile(was, p)) + "ms", plain}, cell{figure.Quantity(percentile(is, p)) + "ms", plain}, said)
 	return worse
 }
 
 // ordered intervals have ends that are figures.
-func ordered(v result.Interval) bool { return drawable(v.Low) && drawable(v.High) && v.Low <= v.High }
+func ordered(v result.Interval) bool {
+	return figure.Drawable(v.Low) && figure.Drawable(v.High) && v.Low <= v.High
+}
 
 // differences are what else is not the same, and may be why the rates are not.
 func differences(old, now *result.Result) []string {
 	var out []string
 	add := func(what, a, b string) {
 		if a != b {
-			out = append(out, fmt.Sprintf("%s: was %s, is %s", what, orDash(clean(a)), orDash(clean(b))))
+			out = append(out, fmt.Sprintf("%s: was %s, is %s", what, orDash(figure.Clean(a)), orDash(figure.Clean(b))))
 		}
 	}
 	rates := func(r *result.Result) string {

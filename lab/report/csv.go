@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -39,24 +40,24 @@ func CSV(w io.Writer, r *result.Result) error {
 
 func csvLine(r *result.Result, v *result.Variant, p *result.Point) []string {
 	return []string{field(v.Name), field(string(v.Architecture)), field(v.Answers.Verdict), field(string(modeOf(r, p))), strconv.Itoa(p.Nodes),
-		strconv.FormatBool(p.Valid), field(p.Why), figure(p.Offered), strconv.Itoa(p.Clients), strconv.Itoa(len(p.Repeats)),
-		figure(p.Rate.Median), figure(p.Rate.Low), figure(p.Rate.High),
-		figure(p.LatencyMS.P50), figure(p.LatencyMS.P90), figure(p.LatencyMS.P99), figure(p.LatencyMS.Max),
-		strconv.FormatInt(p.Requests, 10), strconv.FormatInt(p.Errors, 10), strconv.FormatInt(p.NotSent, 10), figure(p.LateMS),
-		figure(p.Hops), figure(p.Lookup), figure(p.Messages), figure(p.Bytes), figure(p.Gini), figure(p.Station.LateShare), strconv.FormatBool(p.Tried)}
+		strconv.FormatBool(p.Valid), field(p.Why), number(p.Offered), strconv.Itoa(p.Clients), strconv.Itoa(len(p.Repeats)),
+		number(p.Rate.Median), number(p.Rate.Low), number(p.Rate.High),
+		number(p.LatencyMS.P50), number(p.LatencyMS.P90), number(p.LatencyMS.P99), number(p.LatencyMS.Max),
+		strconv.FormatInt(p.Requests, 10), strconv.FormatInt(p.Errors, 10), strconv.FormatInt(p.NotSent, 10), number(p.LateMS),
+		number(p.Hops), number(p.Lookup), number(p.Messages), number(p.Bytes), number(p.Gini), number(p.Station.LateShare), strconv.FormatBool(p.Tried)}
 }
 
 // field is a word in a spreadsheet. One that would be read as a formula gets an apostrophe before it, as
 // spreadsheets write it themselves.
 func field(s string) string {
-	s = clean(s)
+	s = figure.Clean(s)
 	if strings.IndexAny(s, "=+-@") == 0 {
 		s = "'" + s
 	}
 	return s
 }
 
-func figure(x float64) string {
+func number(x float64) string {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return ""
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/html"
 	"pgregory.net/rapid"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 	"servent/system"
 )
@@ -143,7 +144,7 @@ func TestAnything(t *testing.T) {
 // TestHostileWords puts each hostile word everywhere at once.
 func TestHostileWords(t *testing.T) {
 	for _, bad := range hostile {
-		t.Run(strconv.QuoteToASCII(clip(bad, 20)), func(t *testing.T) {
+		t.Run(strconv.QuoteToASCII(figure.Clip(bad, 20)), func(t *testing.T) {
 			r := load(t, "full")
 			spoil(reflect.ValueOf(r).Elem(), bad)
 			r.Mode, r.Depth = result.Emulated, result.Full
@@ -289,7 +290,7 @@ func calm(s string, colour bool) error {
 		s = regexp.MustCompile("\x1b\\[[0-9;]+m").ReplaceAllString(s, "")
 	}
 	for _, r := range s {
-		if r != '\n' && clean(string(r)) != string(r) {
+		if r != '\n' && figure.Clean(string(r)) != string(r) {
 			return fmt.Errorf("the terminal gets %q in %.200q", r, s)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -67,52 +68,52 @@ func latency(r *result.Result) picture {
 		ys = append(ys, goal)
 	}
 	pic.title = latencyTitle(r, mode)
-	h := room(400, len(r.Variants))
-	p := &plot{drawing: draw(pic.id, wide, h, pic.title, "Latency in milliseconds, on a logarithmic axis, against the requests a second that were offered."),
-		x: newScale(xs, left, right, false), y: newScale(ys, h-60, 16, true)}
-	p.x.hi *= 1.03
-	p.frame(ticksOf(p.x.ticks(8)), ticksOf(p.y.ticks(5)), "offered load, requests per second", percent(want)+" latency, ms (log)")
-	if goal := r.Goal.LatencyMS; goal > 0 && p.y.has(goal) {
-		y := p.y.place(goal)
-		p.line("goal", left, y, right, y)
-		p.text("goalname", "end", right-4, y-6, fmt.Sprintf("goal: %s < %s ms", percent(r.Goal.Percentile), quantity(goal)))
+	h := figure.Room(400, len(r.Variants))
+	p := &figure.Plot{Drawing: figure.Draw(pic.id, wide, h, pic.title, "Latency in milliseconds, on a logarithmic axis, against the requests a second that were offered."),
+		X: figure.NewScale(xs, left, right, false), Y: figure.NewScale(ys, h-60, 16, true)}
+	p.X.Hi *= 1.03
+	p.Frame(figure.TicksOf(p.X.Ticks(8)), figure.TicksOf(p.Y.Ticks(5)), "offered load, requests per second", percent(want)+" latency, ms (log)")
+	if goal := r.Goal.LatencyMS; goal > 0 && p.Y.Has(goal) {
+		y := p.Y.Place(goal)
+		p.Line("goal", left, y, right, y)
+		p.Text("goalname", "end", right-4, y-6, fmt.Sprintf("goal: %s < %s ms", percent(r.Goal.Percentile), figure.Quantity(goal)))
 	}
-	var tags []tag
+	var tags []figure.Tag
 	for i := range r.Variants {
 		v := &r.Variants[i]
-		var line, median []at
+		var line, median []figure.Spot
 		ps := loads(r, v, mode)
-		p.open(series(i), "")
+		p.Open(figure.Series(i), "")
 		for _, q := range ps {
 			y := percentile(q, want)
-			if p.x.has(q.Offered) && p.y.has(y) && q.Valid {
-				line = append(line, at{p.x.place(q.Offered), p.y.place(y)})
+			if p.X.Has(q.Offered) && p.Y.Has(y) && q.Valid {
+				line = append(line, figure.At(p.X.Place(q.Offered), p.Y.Place(y)))
 			}
-			if p.x.has(q.Offered) && p.y.has(q.LatencyMS.P50) && q.Valid {
-				median = append(median, at{p.x.place(q.Offered), p.y.place(q.LatencyMS.P50)})
+			if p.X.Has(q.Offered) && p.Y.Has(q.LatencyMS.P50) && q.Valid {
+				median = append(median, figure.At(p.X.Place(q.Offered), p.Y.Place(q.LatencyMS.P50)))
 			}
 		}
-		p.path("theory", median)
-		p.path("law", line)
+		p.Path("theory", median)
+		p.Path("law", line)
 		for _, q := range ps {
-			if y := percentile(q, want); p.x.has(q.Offered) && p.y.has(y) {
+			if y := percentile(q, want); p.X.Has(q.Offered) && p.Y.Has(y) {
 				class, tip := "point", fmt.Sprintf("%s on %s, %s req/s offered: p50 %s ms, p90 %s ms, p99 %s ms", v.Name, count(q.Nodes, "node"),
-					grouped(q.Offered), quantity(q.LatencyMS.P50), quantity(q.LatencyMS.P90), quantity(q.LatencyMS.P99))
+					figure.Grouped(q.Offered), figure.Quantity(q.LatencyMS.P50), figure.Quantity(q.LatencyMS.P90), figure.Quantity(q.LatencyMS.P99))
 				if !q.Valid {
 					class, tip = "void", tip+", not valid: "+q.Why
 				}
-				p.open(class, tip)
-				p.marker("dot", i, p.x.place(q.Offered), p.y.place(y), 4.5)
-				p.close()
+				p.Open(class, tip)
+				p.Marker("dot", i, p.X.Place(q.Offered), p.Y.Place(y), 4.5)
+				p.Close()
 			}
 		}
-		p.close()
+		p.Close()
 		if len(line) > 0 {
-			tags = append(tags, tag{y: line[len(line)-1].y, words: fmt.Sprintf("%s (%s)", clip(clean(v.Name), 14), count(ps[0].Nodes, "node")), tip: v.Name, index: i})
+			tags = append(tags, figure.Tag{Y: line[len(line)-1].Y, Words: fmt.Sprintf("%s (%s)", figure.Clip(figure.Clean(v.Name), 14), count(ps[0].Nodes, "node")), Tip: v.Name, Index: i})
 		}
 	}
-	p.tags(tags)
-	pic.svg = p.end()
+	p.Tags(tags)
+	pic.svg = p.End()
 	pic.caption = "Each variant on its most nodes, open loop, latency from the intended start of each request. Dotted: the median. Grey markers: not valid."
 	return pic
 }
@@ -128,22 +129,22 @@ func latencyTitle(r *result.Result, mode result.Mode) string {
 		ps := loads(r, &r.Variants[i], mode)
 		for _, p := range ps {
 			any = any || p.Valid
-			if p.Valid && keeps(r.Goal, p) && drawable(p.Rate.Median) {
+			if p.Valid && keeps(r.Goal, p) && figure.Drawable(p.Rate.Median) {
 				greatest = max(greatest, p.Rate.Median)
 			}
 		}
-		name := clip(clean(r.Variants[i].Name), 28)
+		name := figure.Clip(figure.Clean(r.Variants[i].Name), 28)
 		switch {
 		case greatest > 0:
-			words = append(words, fmt.Sprintf("%s up to %s req/s", name, grouped(greatest)))
+			words = append(words, fmt.Sprintf("%s up to %s req/s", name, figure.Grouped(greatest)))
 		case any:
 			words = append(words, name+" at no rate that was tried")
 		}
 	}
 	if len(words) == 0 || len(words) > 5 {
-		return fmt.Sprintf("How long %s stays below %s ms.", percent(r.Goal.Percentile), quantity(r.Goal.LatencyMS))
+		return fmt.Sprintf("How long %s stays below %s ms.", percent(r.Goal.Percentile), figure.Quantity(r.Goal.LatencyMS))
 	}
-	return fmt.Sprintf("%s stays below %s ms under %s.", percent(r.Goal.Percentile), quantity(r.Goal.LatencyMS), and(words))
+	return fmt.Sprintf("%s stays below %s ms under %s.", percent(r.Goal.Percentile), figure.Quantity(r.Goal.LatencyMS), and(words))
 }
 
 // behind is how many requests must lie beyond a percentile before its line is drawn firmly.
@@ -154,7 +155,7 @@ func percentiles(r *result.Result) picture {
 	pic := picture{id: "percentiles", kicker: "Percentiles of latency"}
 	type curve struct {
 		row
-		firm, thin []at // x: 1/(1−p), y: ms
+		firm, thin []figure.Spot // x: 1/(1−p), y: ms
 		nodes      int
 	}
 	var curves []curve
@@ -171,7 +172,7 @@ func percentiles(r *result.Result) picture {
 		}
 		curves = append(curves, c)
 		for _, q := range append(slices.Clone(c.firm), c.thin...) {
-			xs, ys = append(xs, q.x), append(ys, q.y)
+			xs, ys = append(xs, q.X), append(ys, q.Y)
 		}
 	}
 	if len(curves) == 0 {
@@ -180,55 +181,55 @@ func percentiles(r *result.Result) picture {
 	}
 	var words []string
 	for _, c := range curves {
-		if p := c.largest(); drawable(p.LatencyMS.P90) {
-			words = append(words, fmt.Sprintf("%s ms (%s)", quantity(p.LatencyMS.P90), clip(clean(c.Name), 28)))
+		if p := c.largest(); figure.Drawable(p.LatencyMS.P90) {
+			words = append(words, fmt.Sprintf("%s ms (%s)", figure.Quantity(p.LatencyMS.P90), figure.Clip(figure.Clean(c.Name), 28)))
 		}
 	}
 	pic.title = "How latency grows towards the slowest requests."
 	if len(words) > 0 && len(words) < 6 {
 		pic.title = fmt.Sprintf("Nine of ten requests are answered within %s.", and(words))
 	}
-	h := room(380, len(curves))
-	p := &plot{drawing: draw(pic.id, wide, h, pic.title, "Latency in milliseconds against the percentile, on an axis where each nine takes as much room."),
-		x: newScale(append(xs, 1, 100), left, right, true)}
-	p.x.lo = 1
+	h := figure.Room(380, len(curves))
+	p := &figure.Plot{Drawing: figure.Draw(pic.id, wide, h, pic.title, "Latency in milliseconds against the percentile, on an axis where each nine takes as much room."),
+		X: figure.NewScale(append(xs, 1, 100), left, right, true)}
+	p.X.Lo = 1
 	log := slices.Max(ys) > 20*slices.Min(ys) && slices.Min(ys) > 0
-	p.y = newScale(ys, h-60, 16, log)
+	p.Y = figure.NewScale(ys, h-60, 16, log)
 	if !log {
-		p.y.hi *= 1.05
+		p.Y.Hi *= 1.05
 	}
 	yname := "latency, ms"
 	if log {
 		yname += " (log)"
 	}
-	marks := []tick{{1, "0 %"}, {2, "50 %"}, {4, "75 %"}, {10, "90 %"}, {20, "95 %"}, {100, "99 %"}, {1e3, "99.9 %"}, {1e4, "99.99 %"}, {1e5, "99.999 %"}, {1e6, "99.9999 %"}}
-	p.frame(slices.DeleteFunc(marks, func(t tick) bool { return !p.x.has(t.x) }), ticksOf(p.y.ticks(5)), "share of requests that are at least as fast (each nine takes as much room)", yname)
-	var tags []tag
+	marks := []figure.Tick{figure.Mark(1, "0 %"), figure.Mark(2, "50 %"), figure.Mark(4, "75 %"), figure.Mark(10, "90 %"), figure.Mark(20, "95 %"), figure.Mark(100, "99 %"), figure.Mark(1e3, "99.9 %"), figure.Mark(1e4, "99.99 %"), figure.Mark(1e5, "99.999 %"), figure.Mark(1e6, "99.9999 %")}
+	p.Frame(slices.DeleteFunc(marks, func(t figure.Tick) bool { return !p.X.Has(t.X) }), figure.TicksOf(p.Y.Ticks(5)), "share of requests that are at least as fast (each nine takes as much room)", yname)
+	var tags []figure.Tag
 	faintly := false
 	for _, c := range curves {
-		place := func(qs []at) (out []at) {
+		place := func(qs []figure.Spot) (out []figure.Spot) {
 			for _, q := range qs {
-				if p.x.has(q.x) && p.y.has(q.y) {
-					out = append(out, at{p.x.place(q.x), p.y.place(q.y)})
+				if p.X.Has(q.X) && p.Y.Has(q.Y) {
+					out = append(out, figure.At(p.X.Place(q.X), p.Y.Place(q.Y)))
 				}
 			}
 			return out
 		}
 		firm, thin := place(c.firm), place(c.thin)
 		if len(firm) > 0 {
-			thin = append([]at{firm[len(firm)-1]}, thin...)
+			thin = append([]figure.Spot{firm[len(firm)-1]}, thin...)
 		}
 		faintly = faintly || len(thin) > 1
-		p.open(series(c.index), fmt.Sprintf("%s on %s", c.Name, count(c.nodes, "node")))
-		p.path("law", firm)
-		p.path("thin", thin)
-		p.close()
+		p.Open(figure.Series(c.index), fmt.Sprintf("%s on %s", c.Name, count(c.nodes, "node")))
+		p.Path("law", firm)
+		p.Path("thin", thin)
+		p.Close()
 		if end := append(firm, thin...); len(end) > 0 {
-			tags = append(tags, tag{y: end[len(end)-1].y, words: fmt.Sprintf("%s (%s)", clip(clean(c.Name), 14), count(c.nodes, "node")), tip: c.Name, index: c.index})
+			tags = append(tags, figure.Tag{Y: end[len(end)-1].Y, Words: fmt.Sprintf("%s (%s)", figure.Clip(figure.Clean(c.Name), 14), count(c.nodes, "node")), Tip: c.Name, Index: c.index})
 		}
 	}
-	p.tags(tags)
-	pic.svg = p.end()
+	p.Tags(tags)
+	pic.svg = p.End()
 	pic.caption = "Each variant on its most nodes; the histograms of all repeats are merged, percentiles are never averaged."
 	if faintly {
 		pic.caption += fmt.Sprintf(" Thin: fewer than %d requests lie beyond, so a repeat may look different.", behind)
@@ -237,7 +238,7 @@ func percentiles(r *result.Result) picture {
 }
 
 // quantiles are a histogram's corners: firm ones, and those with too few requests beyond them.
-func quantiles(bins []result.Bin) (firm, thin []at) {
+func quantiles(bins []result.Bin) (firm, thin []figure.Spot) {
 	bins = slices.Clone(bins)
 	slices.SortStableFunc(bins, func(a, b result.Bin) int { return cmp.Compare(a.Micros, b.Micros) })
 	total := 0.0
@@ -251,17 +252,17 @@ func quantiles(bins []result.Bin) (firm, thin []at) {
 		}
 		ms := float64(b.Micros) / 1000
 		if sum == 0 {
-			firm = append(firm, at{1, ms})
+			firm = append(firm, figure.At(1, ms))
 		}
 		sum += float64(b.Count)
 		rest := total - sum
 		switch {
 		case rest >= behind:
-			firm = append(firm, at{total / rest, ms})
+			firm = append(firm, figure.At(total/rest, ms))
 		case rest >= 1:
-			thin = append(thin, at{total / rest, ms})
+			thin = append(thin, figure.At(total/rest, ms))
 		case len(thin)+len(firm) < 2: // all in one bin
-			thin = append(thin, at{max(total, 1), ms})
+			thin = append(thin, figure.At(max(total, 1), ms))
 		}
 	}
 	return firm, thin

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"servent/architecture"
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -34,7 +35,7 @@ func (p *page) raw(markup ...string) {
 }
 
 // text is words of anybody.
-func (p *page) text(words string) { p.b.WriteString(escape(words)) }
+func (p *page) text(words string) { p.b.WriteString(figure.Escape(words)) }
 
 // el is an element with words in it.
 func (p *page) el(name, class, words string) {
@@ -52,7 +53,7 @@ func (p *page) el(name, class, words string) {
 func HTML(w io.Writer, r *result.Result) error {
 	p := new(page)
 	p.raw("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n",
-		`<meta http-equiv="Content-Security-Policy" content="`, escape(policy), "\"/>\n",
+		`<meta http-equiv="Content-Security-Policy" content="`, figure.Escape(policy), "\"/>\n",
 		"<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n")
 	p.el("title", "", fmt.Sprintf("%s: %s", subject(r), headline(r)))
 	p.raw("<style>\n", css, "</style>\n</head>\n<body>\n<main>\n")
@@ -85,10 +86,10 @@ func HTML(w io.Writer, r *result.Result) error {
 
 // headline is the sentence that most people read.
 func headline(r *result.Result) string {
-	s := strings.TrimSpace(clean(r.Verdict.Sentence))
+	s := strings.TrimSpace(figure.Clean(r.Verdict.Sentence))
 	switch {
 	case s == "" && r.Verdict.Kind == "winner":
-		s = "best: " + clean(r.Verdict.Best)
+		s = "best: " + figure.Clean(r.Verdict.Best)
 	case s == "":
 		s = "nothing can be said"
 	case r.Verdict.Kind == "refused":
@@ -104,7 +105,7 @@ func (p *page) top(r *result.Result) {
 	p.text(word(shownModes(r)[0]))
 	p.raw("</span> <span>")
 	facts := []string{subject(r)}
-	depth := clean(string(r.Depth))
+	depth := figure.Clean(string(r.Depth))
 	if ns := nodeCounts(main); len(ns) > 0 {
 		depth = strings.TrimPrefix(depth+": ", ": ") + nodesWord(ns)
 	}
@@ -148,10 +149,9 @@ func sentenceCase(s string) string {
 
 // swatch is the small marker of a variant.
 func swatch(index int) string {
-	d := new(drawing)
-	d.b.WriteString(`<svg class="swatch ` + series(index) + `" viewBox="0 0 14 14" aria-hidden="true">`)
-	d.marker("dot", index, 7, 7, 5)
-	return d.end()
+	d := figure.Small("swatch "+figure.Series(index), 14, 14)
+	d.Marker("dot", index, 7, 7, 5)
+	return d.End()
 }
 
 // verdict is the table of one mode: rates with intervals, answers, survival.
@@ -163,7 +163,7 @@ func (p *page) verdict(r *result.Result, m result.Mode, main bool) {
 	ns := nodeCounts(all)
 	top := 0.0
 	for _, w := range all {
-		if l := w.largest(); l != nil && drawable(l.Rate.High) {
+		if l := w.largest(); l != nil && figure.Drawable(l.Rate.High) {
 			top = max(top, l.Rate.High, l.Rate.Median)
 		}
 	}
@@ -232,15 +232,15 @@ func (p *page) variant(r *result.Result, w row, ns []int, top float64, main, kil
 			p.raw("<td class=\"n\">–</td>")
 			continue
 		case !q.Valid:
-			p.raw("<td class=\"n void\" title=\"", escape("not valid: "+q.Why), "\">~")
+			p.raw("<td class=\"n void\" title=\"", figure.Escape("not valid: "+q.Why), "\">~")
 		case missed(r, q):
 			p.raw("<td class=\"n warn\" title=\"the goal was not kept\">!")
 		default:
 			p.raw("<td class=\"n\">")
 		}
-		p.text(grouped(q.Rate.Median))
+		p.text(figure.Grouped(q.Rate.Median))
 		p.raw("<small>")
-		p.text(grouped(q.Rate.Low) + "–" + grouped(q.Rate.High))
+		p.text(figure.Grouped(q.Rate.Low) + "–" + figure.Grouped(q.Rate.High))
 		p.raw("</small></td>")
 	}
 	if len(ns) > 0 {
@@ -249,7 +249,7 @@ func (p *page) variant(r *result.Result, w row, ns []int, top float64, main, kil
 		if q == nil {
 			p.raw("–")
 		} else {
-			p.text(quantity(percentile(q, tail(r))) + " ms")
+			p.text(figure.Quantity(percentile(q, tail(r))) + " ms")
 		}
 		p.raw("</td>")
 	}
@@ -260,14 +260,14 @@ func (p *page) variant(r *result.Result, w row, ns []int, top float64, main, kil
 	}
 	if kill {
 		if s := w.Survival; s != nil {
-			p.el("td", "n", seconds(s.ErrorsFor))
+			p.el("td", "n", figure.Seconds(s.ErrorsFor))
 			p.el("td", "n", back(s))
 			p.el("td", "", keysLost(s))
 		} else {
 			p.raw("<td class=\"n\">–</td><td class=\"n\">–</td><td>–</td>")
 		}
 	}
-	class, says := "", clip(clean(w.Verdict), 20)
+	class, says := "", figure.Clip(figure.Clean(w.Verdict), 20)
 	if slices.Contains([]string{"best", "wrong", "refused"}, says) {
 		class = " " + says
 	}
@@ -282,20 +282,20 @@ func (p *page) variant(r *result.Result, w row, ns []int, top float64, main, kil
 	}
 	var notes []string
 	wrong := ""
-	if t := strings.TrimSpace(clean(w.Answers.Text)); t != "" {
+	if t := strings.TrimSpace(figure.Clean(w.Answers.Text)); t != "" {
 		notes = append(notes, t)
 	}
 	if w.Answers.Verdict == "WRONG" {
 		wrong = "bad"
 		if w.Answers.Example != "" {
-			notes = append(notes, "first: "+clean(w.Answers.Example))
+			notes = append(notes, "first: "+figure.Clean(w.Answers.Example))
 		}
 		if w.Answers.Holds != "" {
-			notes = append(notes, "what still holds: "+clean(w.Answers.Holds))
+			notes = append(notes, "what still holds: "+figure.Clean(w.Answers.Holds))
 		}
 	}
 	if w.Refused != "" {
-		notes = append(notes, "refused: "+clean(w.Refused))
+		notes = append(notes, "refused: "+figure.Clean(w.Refused))
 	}
 	if len(notes) > 0 {
 		p.raw("<tr class=\"under\"><td colspan=\"", strconv.Itoa(span), "\">")
@@ -307,32 +307,31 @@ func (p *page) variant(r *result.Result, w row, ns []int, top float64, main, kil
 // marked is a variant's marker and name.
 func (p *page) marked(w row) {
 	p.raw("<span class=\"nm\">", swatch(w.index))
-	p.text(clip(clean(w.Name), 32))
+	p.text(figure.Clip(figure.Clean(w.Name), 32))
 	p.raw("</span>")
 }
 
 // whisker is a rate with its interval as a small picture on a scale that all rows share.
 func whisker(index int, q *result.Point, top float64) string {
-	if q == nil || !drawable(q.Rate.Median) || !(top > 0) {
+	if q == nil || !figure.Drawable(q.Rate.Median) || !(top > 0) {
 		return ""
 	}
-	d := new(drawing)
-	d.b.WriteString(`<svg class="ci ` + series(index) + `" viewBox="0 0 120 16" aria-hidden="true">`)
-	x := scale{lo: 0, hi: top, from: 2, to: 112}
-	d.line("grid", 2, 8, 118, 8)
+	d := figure.Small("ci "+figure.Series(index), 120, 16)
+	x := figure.Scale{Lo: 0, Hi: top, From: 2, To: 112}
+	d.Line("grid", 2, 8, 118, 8)
 	if !q.Valid {
-		d.open("void", "")
+		d.Open("void", "")
 	} else {
-		d.open("point", "")
-		d.line("key", 2, 8, x.place(q.Rate.Median), 8)
+		d.Open("point", "")
+		d.Line("key", 2, 8, x.Place(q.Rate.Median), 8)
 	}
-	if drawable(q.Rate.Low) && drawable(q.Rate.High) {
-		d.line("whisker", x.place(q.Rate.Low), 3, x.place(q.Rate.Low), 13)
-		d.line("whisker", x.place(q.Rate.High), 3, x.place(q.Rate.High), 13)
+	if figure.Drawable(q.Rate.Low) && figure.Drawable(q.Rate.High) {
+		d.Line("whisker", x.Place(q.Rate.Low), 3, x.Place(q.Rate.Low), 13)
+		d.Line("whisker", x.Place(q.Rate.High), 3, x.Place(q.Rate.High), 13)
 	}
-	d.marker("dot", index, x.place(q.Rate.Median), 8, 4)
-	d.close()
-	return d.end()
+	d.Marker("dot", index, x.Place(q.Rate.Median), 8, 4)
+	d.Close()
+	return d.End()
 }
 
 // tests are the comparisons behind the verdict.
@@ -347,9 +346,9 @@ func (p *page) tests(r *result.Result) {
 		p.raw("<tr>")
 		p.el("th", "", t.Pair)
 		p.el("td", "n", strconv.Itoa(t.Nodes))
-		p.el("td", "n", change(t.Effect))
-		p.el("td", "n", quantity(t.P))
-		p.el("td", "n", quantity(t.Holm))
+		p.el("td", "n", figure.Change(t.Effect))
+		p.el("td", "n", figure.Quantity(t.P))
+		p.el("td", "n", figure.Quantity(t.Holm))
 		if t.Better {
 			p.raw("<td class=\"good\">better</td>")
 		} else {
@@ -396,10 +395,10 @@ func (p *page) from(r *result.Result) {
 func goal(g result.Goal) string {
 	var out []string
 	if g.LatencyMS > 0 {
-		out = append(out, fmt.Sprintf("%s < %s ms", percent(g.Percentile), quantity(g.LatencyMS)))
+		out = append(out, fmt.Sprintf("%s < %s ms", percent(g.Percentile), figure.Quantity(g.LatencyMS)))
 	}
 	if g.Errors > 0 {
-		out = append(out, "errors ≤ "+quantity(g.Errors*100)+" %")
+		out = append(out, "errors ≤ "+figure.Quantity(g.Errors*100)+" %")
 	}
 	if g.Survive > 0 {
 		out = append(out, "survive "+count(g.Survive, "node"))
@@ -461,10 +460,10 @@ func (p *page) data(r *result.Result) error {
 	facts := []string{fmt.Sprintf("servent %s", r.Servent), fmt.Sprintf("seed %d", r.Seed), "files: " + strings.Join(cleaned(r.Files), ", "),
 		fmt.Sprintf("%s/%s, %s", r.Host.OS, r.Host.Arch, count(r.Host.CPUs, "processor"))}
 	if r.Host.Ceiling > 0 {
-		facts = append(facts, "the machine switches "+grouped(r.Host.Ceiling)+" requests a second without stations")
+		facts = append(facts, "the machine switches "+figure.Grouped(r.Host.Ceiling)+" requests a second without stations")
 	}
 	if r.Host.Load >= 0 && !math.IsNaN(r.Host.Load) {
-		facts = append(facts, "load average before: "+quantity(r.Host.Load))
+		facts = append(facts, "load average before: "+figure.Quantity(r.Host.Load))
 	}
 	p.el("p", "quiet", strings.Join(facts, " · "))
 	p.raw("</section>\n")

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -35,39 +36,39 @@ func nodeLoad(r *result.Result) picture {
 	}
 	even := slices.MinFunc(panels, func(a, b panel) int { return cmp.Compare(a.p.Gini, b.p.Gini) })
 	odd := slices.MaxFunc(panels, func(a, b panel) int { return cmp.Compare(a.p.Gini, b.p.Gini) })
-	pic.title = fmt.Sprintf("%s spreads its load with a Gini coefficient of %s.", clip(clean(even.Name), 28), quantity(even.p.Gini))
+	pic.title = fmt.Sprintf("%s spreads its load with a Gini coefficient of %s.", figure.Clip(figure.Clean(even.Name), 28), figure.Quantity(even.p.Gini))
 	if len(panels) > 1 {
-		pic.title = fmt.Sprintf("Load is most even under %s (Gini %s) and least under %s (%s).", clip(clean(even.Name), 28), quantity(even.p.Gini), clip(clean(odd.Name), 28), quantity(odd.p.Gini))
+		pic.title = fmt.Sprintf("Load is most even under %s (Gini %s) and least under %s (%s).", figure.Clip(figure.Clean(even.Name), 28), figure.Quantity(even.p.Gini), figure.Clip(figure.Clean(odd.Name), 28), figure.Quantity(odd.p.Gini))
 	}
 	columns := min(len(panels), 4)
 	lines := (len(panels) + columns - 1) / columns
 	const high, begin = 204.0, 80.0
-	d := draw(pic.id, wide, float64(lines)*high+22, pic.title, "For each variant the nodes as bars, most loaded first: what they served, and above it what they passed on.")
+	d := figure.Draw(pic.id, wide, float64(lines)*high+22, pic.title, "For each variant the nodes as bars, most loaded first: what they served, and above it what they passed on.")
 	each := (wide - begin) / float64(columns)
 	for i, n := range panels {
 		x0 := begin + float64(i%columns)*each
 		y0 := float64(i/columns) * high
-		y := newScale([]float64{top}, y0+192, y0+54, false)
-		d.open(series(n.index), "")
-		d.marker("dot", n.index, x0+6, y0+16, 5)
-		d.text("tag", "start", x0+18, y0+20.5, clip(clean(n.Name), int(each/8)-4))
-		d.text("tick", "start", x0+18, y0+36, fmt.Sprintf("Gini %s · %s", quantity(n.p.Gini), count(n.p.Nodes, "node")))
-		for _, t := range y.ticks(3) {
-			d.line("grid", x0, y.place(t), x0+each-24, y.place(t))
+		y := figure.NewScale([]float64{top}, y0+192, y0+54, false)
+		d.Open(figure.Series(n.index), "")
+		d.Marker("dot", n.index, x0+6, y0+16, 5)
+		d.Text("tag", "start", x0+18, y0+20.5, figure.Clip(figure.Clean(n.Name), int(each/8)-4))
+		d.Text("tick", "start", x0+18, y0+36, fmt.Sprintf("Gini %s · %s", figure.Quantity(n.p.Gini), count(n.p.Nodes, "node")))
+		for _, t := range y.Ticks(3) {
+			d.Line("grid", x0, y.Place(t), x0+each-24, y.Place(t))
 			if i%columns == 0 {
-				d.text("tick", "end", x0-8, y.place(t)+4, share(t))
+				d.Text("tick", "end", x0-8, y.Place(t)+4, figure.Share(t))
 			}
 		}
 		bars(d, n.p, x0, each-24, y)
 		if k := len(n.p.NodeLoad); k > 1 {
-			d.line("ideal", x0, y.place(1/float64(k)), x0+each-24, y.place(1/float64(k)))
+			d.Line("ideal", x0, y.Place(1/float64(k)), x0+each-24, y.Place(1/float64(k)))
 		}
-		d.line("axis", x0, y.from, x0+each-24, y.from)
-		d.close()
+		d.Line("axis", x0, y.From, x0+each-24, y.From)
+		d.Close()
 	}
-	d.text("name", "middle", begin+(wide-begin)/2, d.h-6, "nodes, most loaded first")
-	d.upright("name", 20, d.h/2+10, "share of all requests")
-	pic.svg = d.end()
+	d.Text("name", "middle", begin+(wide-begin)/2, d.H-6, "nodes, most loaded first")
+	d.Upright("name", 20, d.H/2+10, "share of all requests")
+	pic.svg = d.End()
 	pic.caption = "Full bars: served here. Pale bars above: passed on to other nodes. Grey dashes: an even share. Gini 0: all alike; 1: all on one node."
 	return pic
 }
@@ -86,7 +87,7 @@ func served(p *result.Point) float64 {
 // most bars that a panel draws; of more nodes every so-manieth is drawn.
 const mostBars = 128
 
-func bars(d *drawing, p *result.Point, x0, wide float64, y scale) {
+func bars(d *figure.Drawing, p *result.Point, x0, wide float64, y figure.Scale) {
 	load := slices.Clone(p.NodeLoad)
 	slices.SortStableFunc(load, func(a, b result.Share) int {
 		return cmp.Compare(posi(b.Served)+posi(b.Passed), posi(a.Served)+posi(a.Passed))
@@ -96,14 +97,14 @@ func bars(d *drawing, p *result.Point, x0, wide float64, y scale) {
 	sum := served(p)
 	for i := range n {
 		s := load[i*len(load)/n]
-		a, b := y.place(posi(s.Served)/sum), y.place((posi(s.Served)+posi(s.Passed))/sum)
+		a, b := y.Place(posi(s.Served)/sum), y.Place((posi(s.Served)+posi(s.Passed))/sum)
 		x, w := x0+float64(i)*step+step*0.12, min(step*0.76, 44)
-		d.open("bar", fmt.Sprintf("%s: served %s, passed on %s, busy %s", s.Node, grouped(float64(s.Served)), grouped(float64(s.Passed)), share(s.Busy)))
-		d.rect("full", x, a, w, y.from-a)
+		d.Open("bar", fmt.Sprintf("%s: served %s, passed on %s, busy %s", s.Node, figure.Grouped(float64(s.Served)), figure.Grouped(float64(s.Passed)), figure.Share(s.Busy)))
+		d.Rect("full", x, a, w, y.From-a)
 		if b < a {
-			d.rect("pale", x, b, w, a-b)
+			d.Rect("pale", x, b, w, a-b)
 		}
-		d.close()
+		d.Close()
 	}
 }
 
@@ -127,11 +128,11 @@ func timeline(r *result.Result) picture {
 	pic.title = timelineTitle(hit)
 	const high = 112.0
 	h := float64(len(hit))*high + 62
-	d := draw(pic.id, wide, h, pic.title, "For each variant the answered and the failed requests a second, in seconds from the fault.")
-	x := newScale(append(xs, 0), left, right, false)
+	d := figure.Draw(pic.id, wide, h, pic.title, "For each variant the answered and the failed requests a second, in seconds from the fault.")
+	x := figure.NewScale(append(xs, 0), left, right, false)
 	for _, v := range xs {
-		if drawable(v) {
-			x.lo = min(x.lo, v)
+		if figure.Drawable(v) {
+			x.Lo = min(x.Lo, v)
 		}
 	}
 	for i, w := range hit {
@@ -140,19 +141,19 @@ func timeline(r *result.Result) picture {
 		for _, t := range w.Survival.Timeline {
 			ys = append(ys, float64(t.Good)*perSecond, float64(t.Errors)*perSecond)
 		}
-		p := &plot{drawing: d, x: x, y: newScale(ys, top+high-26, top, false)}
+		p := chart{&figure.Plot{Drawing: d, X: x, Y: figure.NewScale(ys, top+high-26, top, false)}}
 		p.panel(w)
 	}
-	p := &plot{drawing: d, x: x}
+	p := &figure.Plot{Drawing: d, X: x}
 	bottom := h - 62
-	for _, t := range x.ticks(8) {
-		p.line("axis", x.place(t), bottom, x.place(t), bottom+5)
-		p.text("tick", "middle", x.place(t), bottom+20, strings.Replace(quantity(t), "-", "−", 1))
+	for _, t := range x.Ticks(8) {
+		p.Line("axis", x.Place(t), bottom, x.Place(t), bottom+5)
+		p.Text("tick", "middle", x.Place(t), bottom+20, strings.Replace(figure.Quantity(t), "-", "−", 1))
 	}
-	p.line("axis", left, bottom, right, bottom)
-	p.text("name", "middle", (left+right)/2, bottom+42, "seconds from the fault")
-	p.upright("name", 20, bottom/2, "requests per second")
-	pic.svg = d.end()
+	p.Line("axis", left, bottom, right, bottom)
+	p.Text("name", "middle", (left+right)/2, bottom+42, "seconds from the fault")
+	p.Upright("name", 20, bottom/2, "requests per second")
+	pic.svg = d.End()
 	pic.caption = "Area: requests answered well, in tenths of a second. Dark bars: failed ones. Dashes: what was offered. Full line: the fault; dotted line: back at 95 % of the rate without errors."
 	return pic
 }
@@ -160,65 +161,65 @@ func timeline(r *result.Result) picture {
 const perSecond = 10 // a tick is a tenth of a second
 
 // panel draws one variant.
-func (p *plot) panel(w row) {
+func (p chart) panel(w row) {
 	s := w.Survival
-	var upper, lower []at
+	var upper, lower []figure.Spot
 	ts := slices.Clone(s.Timeline)
 	slices.SortStableFunc(ts, func(a, b result.Tick) int { return cmp.Compare(a.At, b.At) })
-	p.open(series(w.index), "")
-	for _, t := range p.y.ticks(3) {
-		p.line("grid", left, p.y.place(t), right, p.y.place(t))
-		p.text("tick", "end", left-8, p.y.place(t)+4, grouped(t))
+	p.Open(figure.Series(w.index), "")
+	for _, t := range p.Y.Ticks(3) {
+		p.Line("grid", left, p.Y.Place(t), right, p.Y.Place(t))
+		p.Text("tick", "end", left-8, p.Y.Place(t)+4, figure.Grouped(t))
 	}
 	for _, t := range ts {
 		from, to := t.At-s.FaultAt, t.At-s.FaultAt+1.0/perSecond
-		if !drawable(from) {
+		if !figure.Drawable(from) {
 			continue
 		}
-		y := p.y.place(float64(t.Good) * perSecond)
-		upper = append(upper, at{p.x.place(from), y}, at{p.x.place(to), y})
-		lower = append(lower, at{p.x.place(from), p.y.from}, at{p.x.place(to), p.y.from})
+		y := p.Y.Place(float64(t.Good) * perSecond)
+		upper = append(upper, figure.At(p.X.Place(from), y), figure.At(p.X.Place(to), y))
+		lower = append(lower, figure.At(p.X.Place(from), p.Y.From), figure.At(p.X.Place(to), p.Y.From))
 	}
-	p.area("ground", upper, lower)
-	p.path("edge", upper)
+	p.Area("ground", upper, lower)
+	p.Path("edge", upper)
 	for _, t := range ts {
-		if from := t.At - s.FaultAt; t.Errors > 0 && drawable(from) {
-			y := p.y.place(float64(t.Errors) * perSecond)
-			a, b := p.x.place(from), p.x.place(from+1.0/perSecond)
-			p.open("fail", fmt.Sprintf("%s s: %d failed, %d answered", quantity(from), t.Errors, t.Good))
-			p.rect("full", a+0.5, y, max(b-a-1, 1.5), p.y.from-y)
-			p.close()
+		if from := t.At - s.FaultAt; t.Errors > 0 && figure.Drawable(from) {
+			y := p.Y.Place(float64(t.Errors) * perSecond)
+			a, b := p.X.Place(from), p.X.Place(from+1.0/perSecond)
+			p.Open("fail", fmt.Sprintf("%s s: %d failed, %d answered", figure.Quantity(from), t.Errors, t.Good))
+			p.Rect("full", a+0.5, y, max(b-a-1, 1.5), p.Y.From-y)
+			p.Close()
 		}
 	}
-	if s.Offered > 0 && p.y.has(s.Offered) {
-		p.line("ideal", left, p.y.place(s.Offered), right, p.y.place(s.Offered))
+	if s.Offered > 0 && p.Y.Has(s.Offered) {
+		p.Line("ideal", left, p.Y.Place(s.Offered), right, p.Y.Place(s.Offered))
 	}
-	p.line("axis", left, p.y.from, right, p.y.from)
-	p.line("fault", p.x.place(0), p.y.to-8, p.x.place(0), p.y.from)
-	if s.Recovery > 0 && p.x.has(s.Recovery) {
-		p.line("back", p.x.place(s.Recovery), p.y.to-8, p.x.place(s.Recovery), p.y.from)
+	p.Line("axis", left, p.Y.From, right, p.Y.From)
+	p.Line("fault", p.X.Place(0), p.Y.To-8, p.X.Place(0), p.Y.From)
+	if s.Recovery > 0 && p.X.Has(s.Recovery) {
+		p.Line("back", p.X.Place(s.Recovery), p.Y.To-8, p.X.Place(s.Recovery), p.Y.From)
 	}
-	y := p.y.to + 12
-	p.marker("dot", w.index, right+22, y, 5)
-	p.text("tag", "start", right+34, y+4.5, clip(clean(w.Name), 26))
-	for i, words := range []string{clip(clean(s.What), 34), "errors for " + seconds(s.ErrorsFor) + ", back: " + back(s), clip("keys lost: "+keysLost(s), 34)} {
-		p.text("tick", "start", right+34, y+22+float64(i)*16, words)
+	y := p.Y.To + 12
+	p.Marker("dot", w.index, right+22, y, 5)
+	p.Text("tag", "start", right+34, y+4.5, figure.Clip(figure.Clean(w.Name), 26))
+	for i, words := range []string{figure.Clip(figure.Clean(s.What), 34), "errors for " + figure.Seconds(s.ErrorsFor) + ", back: " + back(s), figure.Clip("keys lost: "+keysLost(s), 34)} {
+		p.Text("tick", "start", right+34, y+22+float64(i)*16, words)
 	}
-	p.close()
+	p.Close()
 }
 
 func timelineTitle(hit []row) string {
 	s := hit[0].Survival
 	var words []string
 	for i, w := range hit {
-		long, verb := "for "+seconds(w.Survival.ErrorsFor), ""
+		long, verb := "for "+figure.Seconds(w.Survival.ErrorsFor), ""
 		if w.Survival.ErrorsFor == 0 {
 			long = "not at all"
 		}
 		if i == 0 {
 			verb = "fails "
 		}
-		words = append(words, clip(clean(w.Name), 28)+" "+verb+long)
+		words = append(words, figure.Clip(figure.Clean(w.Name), 28)+" "+verb+long)
 	}
 	what := fault(s)
 	if s.Nodes > 0 {
@@ -251,11 +252,11 @@ func messages(w row) picture {
 	}
 	took := 0.0
 	for _, s := range steps {
-		if drawable(s.AtMS) {
+		if figure.Drawable(s.AtMS) {
 			took = max(took, s.AtMS)
 		}
 	}
-	pic.title = fmt.Sprintf("%s: %s, the last after %s ms.", clip(clean(w.Name), 28), count(len(w.Trace), "message"), quantity(math.Round(took*10)/10))
+	pic.title = fmt.Sprintf("%s: %s, the last after %s ms.", figure.Clip(figure.Clean(w.Name), 28), count(len(w.Trace), "message"), figure.Quantity(math.Round(took*10)/10))
 	const begin, lead, down = 62.0, 34.0, 27.0
 	each := max(92, min(150, (472-begin)/float64(max(len(who), 1))))
 	width := max(472, begin+each*float64(len(who)))
@@ -263,50 +264,33 @@ func messages(w row) picture {
 	if cut > 0 {
 		h += 18
 	}
-	d := draw(pic.id, width, h, pic.title, "One request as messages between client, nodes and instances, from the first to the last.")
+	d := figure.Draw(pic.id, width, h, pic.title, "One request as messages between client, nodes and instances, from the first to the last.")
 	x := func(name string) float64 { return begin + each*(float64(slices.Index(who, name))+0.5) }
-	d.open(series(w.index), "")
+	d.Open(figure.Series(w.index), "")
 	for _, n := range who {
-		d.line("life", x(n), lead-8, x(n), lead+down*float64(len(steps))+8)
-		d.text("who", "middle", x(n), lead-16, clip(clean(n), int(each/7.6)))
+		d.Line("life", x(n), lead-8, x(n), lead+down*float64(len(steps))+8)
+		d.Text("who", "middle", x(n), lead-16, figure.Clip(figure.Clean(n), int(each/7.6)))
 	}
-	d.text("tick", "end", begin-14, lead-16, "ms")
+	d.Text("tick", "end", begin-14, lead-16, "ms")
 	for i, s := range steps {
 		y := lead + down*float64(i) + 12
-		d.open("step", fmt.Sprintf("%s ms: %s to %s: %s", quantity(s.AtMS), s.From, s.To, s.What))
-		d.text("tick", "end", begin-14, y+4, ms(s.AtMS))
-		d.arrow(x(s.From), y, x(s.To), y+7, clip(clean(s.What), max(int(math.Abs(x(s.To)-x(s.From))/6.8)-1, 12)))
-		d.close()
+		d.Open("step", fmt.Sprintf("%s ms: %s to %s: %s", figure.Quantity(s.AtMS), s.From, s.To, s.What))
+		d.Text("tick", "end", begin-14, y+4, ms(s.AtMS))
+		d.Arrow(x(s.From), y, x(s.To), y+7, figure.Clip(figure.Clean(s.What), max(int(math.Abs(x(s.To)-x(s.From))/6.8)-1, 12)))
+		d.Close()
 	}
 	if cut > 0 {
-		d.text("tick", "start", begin, h-8, fmt.Sprintf("… and %d more", cut))
+		d.Text("tick", "start", begin, h-8, fmt.Sprintf("… and %d more", cut))
 	}
-	d.close()
-	pic.svg = d.end()
-	pic.caption = clean(w.TraceWhat)
+	d.Close()
+	pic.svg = d.End()
+	pic.caption = figure.Clean(w.TraceWhat)
 	return pic
 }
 
 func ms(x float64) string {
-	if !drawable(x) {
+	if !figure.Drawable(x) {
 		return "?"
 	}
 	return strconv.FormatFloat(x, 'f', 1, 64)
-}
-
-// arrow is a message with its words on it; one to oneself is a loop.
-func (d *drawing) arrow(x1, y1, x2, y2 float64, words string) {
-	if x1 == x2 {
-		d.path("msg", []at{{x1, y1}, {x1 + 26, y1 + 1}, {x1 + 26, y2 + 2}, {x1 + 6, y2 + 2}})
-		d.closed("tip", at{x1 + 1, y2 + 2}, at{x1 + 9, y2 - 2}, at{x1 + 9, y2 + 6})
-		d.text("on", "start", x1+32, y2+1, words)
-		return
-	}
-	way := 1.0
-	if x2 < x1 {
-		way = -1
-	}
-	d.line("msg", x1, y1, x2-way*6, y2)
-	d.closed("tip", at{x2 - way, y2}, at{x2 - way*9, y2 - 4.5}, at{x2 - way*9, y2 + 3.5})
-	d.text("on", "middle", (x1+x2)/2, (y1+y2)/2-5, words)
 }

@@ -1,8 +1,8 @@
 // Package report shows a comparison to people: as the table of a terminal, as one HTML file that needs no
 // network, and as CSV; [Against] sets two comparisons side by side. It reads a [result.Result] and nothing
 // else. It measures nothing, computes no statistics and never mends a figure: what is missing, not valid or not
-// finite is shown as that. Words of users and programs are cleaned and escaped in one place, [clean] and the
-// writers of page.go. Start at [Terminal] and [HTML]; the order of the figures is that of page.go.
+// finite is shown as that. Words of users and programs are cleaned and escaped in one place, [figure.Clean] and
+// the writers of page.go; figure draws. Start at [Terminal] and [HTML]; the order of the figures is that of page.go.
 //
 // Three words are never mixed in one table: REAL, EMULATED, SIMULATED. A table shows points of one
 // [result.Mode] and says it.
@@ -10,9 +10,9 @@ package report
 
 import (
 	"cmp"
-	"math"
 	"slices"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -62,7 +62,7 @@ func (w row) at(nodes int) *result.Point {
 // largest is the valid point on most nodes; without a valid one the largest, or nil.
 func (w row) largest() *result.Point {
 	for _, p := range slices.Backward(w.points) {
-		if p.Valid && drawable(p.Rate.Median) {
+		if p.Valid && figure.Drawable(p.Rate.Median) {
 			return p
 		}
 	}
@@ -175,6 +175,3 @@ func tail(r *result.Result) float64 {
 	}
 	return 90
 }
-
-// drawable figures have a place on an axis.
-func drawable(x float64) bool { return !math.IsNaN(x) && math.Abs(x) <= 1e15 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -131,12 +132,12 @@ func TestFold(t *testing.T) {
 
 func TestWords(t *testing.T) {
 	for _, tt := range []struct{ got, want string }{
-		{quantity(0), "0"}, {quantity(48.4), "48"}, {quantity(4.84), "4.8"}, {quantity(5), "5"}, {quantity(0.10), "0.1"}, {quantity(0.0123), "0.012"},
-		{quantity(math.NaN()), "?"}, {quantity(1e-9), "1e-09"}, {quantity(99.96), "100"},
-		{grouped(1234567), "1,234,567"}, {grouped(-1234), "-1,234"}, {grouped(999), "999"}, {grouped(4.8), "4.8"},
-		{share(0.25), "25 %"}, {share(0.9997), "99.9 %"}, {share(1), "100 %"}, {share(0.031), "3.1 %"},
-		{change(0.131), "+13 %"}, {change(-0.2), "−20 %"}, {change(-0.0001), "0 %"}, {change(math.NaN()), "?"},
-		{seconds(0), "0.0s"}, {seconds(1.14), "1.1s"}, {span(84.2), "84 s"}, {span(1874), "31 min 14 s"},
+		{figure.Quantity(0), "0"}, {figure.Quantity(48.4), "48"}, {figure.Quantity(4.84), "4.8"}, {figure.Quantity(5), "5"}, {figure.Quantity(0.10), "0.1"}, {figure.Quantity(0.0123), "0.012"},
+		{figure.Quantity(math.NaN()), "?"}, {figure.Quantity(1e-9), "1e-09"}, {figure.Quantity(99.96), "100"},
+		{figure.Grouped(1234567), "1,234,567"}, {figure.Grouped(-1234), "-1,234"}, {figure.Grouped(999), "999"}, {figure.Grouped(4.8), "4.8"},
+		{figure.Share(0.25), "25 %"}, {figure.Share(0.9997), "99.9 %"}, {figure.Share(1), "100 %"}, {figure.Share(0.031), "3.1 %"},
+		{figure.Change(0.131), "+13 %"}, {figure.Change(-0.2), "−20 %"}, {figure.Change(-0.0001), "0 %"}, {figure.Change(math.NaN()), "?"},
+		{figure.Seconds(0), "0.0s"}, {figure.Seconds(1.14), "1.1s"}, {span(84.2), "84 s"}, {span(1874), "31 min 14 s"},
 		{capacity(result.Capacity{Rate: 50, Source: "typed", Where: "compose.yaml:9:20"}), "capacity 50/s per node: typed in compose.yaml:9, not measured"},
 		{capacity(result.Capacity{Group: "eu", Rate: 50, Workers: 2, Source: "measured"}), "capacity of eu 50/s per node and worker, 2 workers: measured"},
 		{capacity(result.Capacity{Rate: 50, Source: "typed", Where: `C:\x\compose.yaml:9:20`}), `capacity 50/s per node: typed in C:\x\compose.yaml:9, not measured`},
@@ -274,32 +275,13 @@ func contrast(t *testing.T, a, b string) float64 {
 	return (max(x, y) + 0.05) / (min(x, y) + 0.05)
 }
 
-func TestTicks(t *testing.T) {
-	for _, tt := range []struct {
-		s    scale
-		n    int
-		want []float64
-	}{
-		{newScale([]float64{191}, 0, 1, false), 4, []float64{0, 50, 100, 150}},
-		{newScale([]float64{0}, 0, 1, false), 2, []float64{0, 0.5, 1}},
-		{newScale(nil, 0, 1, false), 1, []float64{0, 1}},
-		{newScale([]float64{10, 100}, 0, 1, true), 5, []float64{10, 20, 50, 100}},
-		{newScale([]float64{1, 1e6}, 0, 1, true), 3, []float64{1, 1000, 1e6}},
-	} {
-		got := tt.s.ticks(tt.n)
-		if !slices.EqualFunc(got, tt.want, func(a, b float64) bool { return math.Abs(a-b) <= 1e-9*math.Abs(b) }) {
-			t.Errorf("%+v.ticks(%d) = %v, want %v", tt.s, tt.n, got, tt.want)
-		}
-	}
-}
-
 // TestQuantiles checks the corners against the definition: a share 1−1/x of all requests took at most y.
 func TestQuantiles(t *testing.T) {
 	firm, thin := quantiles([]result.Bin{{Micros: 30_000, Count: 90}, {Micros: 10_000, Count: 900}, {Micros: 20_000, Count: 9010}})
-	if want := []at{{1, 10}, {10000.0 / 9100, 10}}; !slices.Equal(firm, want) {
+	if want := []figure.Spot{figure.At(1, 10), figure.At(10000.0/9100, 10)}; !slices.Equal(firm, want) {
 		t.Errorf("firm %v, want %v", firm, want)
 	}
-	if want := []at{{10000.0 / 90, 20}}; !slices.Equal(thin, want) { // 90 requests beyond are too few
+	if want := []figure.Spot{figure.At(10000.0/90, 20)}; !slices.Equal(thin, want) { // 90 requests beyond are too few
 		t.Errorf("thin %v, want %v", thin, want)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -27,16 +28,16 @@ func (p *page) survival(r *result.Result) {
 		}
 		answered := "–"
 		if good+failed > 0 {
-			answered = share(good / (good + failed))
+			answered = figure.Share(good / (good + failed))
 		}
 		p.raw("<tr>")
 		p.name(w)
 		p.el("td", "", s.What)
-		p.el("td", "n", seconds(s.ErrorsFor))
-		p.el("td", "n", grouped(float64(s.Errors)))
+		p.el("td", "n", figure.Seconds(s.ErrorsFor))
+		p.el("td", "n", figure.Grouped(float64(s.Errors)))
 		p.el("td", "n", answered)
 		p.el("td", "n", back(s))
-		p.el("td", "n", seconds(s.Unreachable))
+		p.el("td", "n", figure.Seconds(s.Unreachable))
 		p.el("td", "", keysLost(s))
 		p.raw("</tr>\n")
 	}
@@ -64,14 +65,14 @@ func (p *page) laws(r *result.Result) {
 		if l := w.Law; l != nil {
 			p.el("td", "", l.Text)
 			p.list(slices.Sorted(maps.Keys(l.Params)), func(k string) string {
-				s := k + " = " + quantity(l.Params[k])
+				s := k + " = " + figure.Quantity(l.Params[k])
 				if b, ok := l.Bands[k]; ok {
-					s += fmt.Sprintf(" [%s, %s]", quantity(b[0]), quantity(b[1]))
+					s += fmt.Sprintf(" [%s, %s]", figure.Quantity(b[0]), figure.Quantity(b[1]))
 				}
 				return s
 			})
 			p.list(slices.Sorted(maps.Keys(l.AICc)), func(k string) string {
-				s := k + " " + quantity(l.AICc[k])
+				s := k + " " + figure.Quantity(l.AICc[k])
 				if k == l.Model {
 					s += " (taken)"
 				}
@@ -86,7 +87,7 @@ func (p *page) laws(r *result.Result) {
 	p.raw("</tbody></table></div>\n")
 	p.heldOut(r, all)
 	if r.Foretold != nil {
-		p.el("p", "quiet", sentenceCase(clean(r.Foretold.Text))+".")
+		p.el("p", "quiet", sentenceCase(figure.Clean(r.Foretold.Text))+".")
 	}
 	p.raw("</section>\n")
 }
@@ -119,12 +120,12 @@ func (p *page) theory(w row) {
 	}
 	p.raw("</td><td class=\"n\">")
 	if q, c := besides(w); q != nil {
-		p.text(fmt.Sprintf("measured %s", grouped(q.Rate.Median)))
+		p.text(fmt.Sprintf("measured %s", figure.Grouped(q.Rate.Median)))
 		p.raw("<small>")
 		if q.Offered > 0 {
-			p.text(fmt.Sprintf("theory %s on %d at saturation", grouped(c.Rate), q.Nodes))
+			p.text(fmt.Sprintf("theory %s on %d at saturation", figure.Grouped(c.Rate), q.Nodes))
 		} else {
-			p.text(fmt.Sprintf("theory %s (%s) on %d", grouped(c.Rate), change(off(q.Rate.Median, c.Rate)), q.Nodes))
+			p.text(fmt.Sprintf("theory %s (%s) on %d", figure.Grouped(c.Rate), figure.Change(off(q.Rate.Median, c.Rate)), q.Nodes))
 		}
 		p.raw("</small>")
 	} else {
@@ -162,9 +163,9 @@ func (p *page) heldOut(r *result.Result, all []row) {
 			p.raw("<tr>")
 			p.name(w)
 			p.el("td", "n", strconv.Itoa(h.Nodes))
-			p.el("td", "n", grouped(h.Measured))
-			p.el("td", "n", grouped(h.Simulated))
-			p.el("td", "n", change(h.Error))
+			p.el("td", "n", figure.Grouped(h.Measured))
+			p.el("td", "n", figure.Grouped(h.Simulated))
+			p.el("td", "n", figure.Change(h.Error))
 			p.raw("</tr>\n")
 		}
 	}
@@ -190,12 +191,12 @@ func (p *page) costs(r *result.Result) {
 		p.el("td", "n", strconv.Itoa(q.Nodes))
 		seconds, price := "–", "–"
 		if c := w.Cost; c != nil {
-			seconds = grouped(c.NodeSeconds)
+			seconds = figure.Grouped(c.NodeSeconds)
 			if c.Nodes != q.Nodes {
 				seconds += fmt.Sprintf(" (on %d)", c.Nodes)
 			}
 			if c.Price > 0 {
-				price = strings.TrimSpace(strconv.FormatFloat(c.Price, 'f', 2, 64) + " " + clean(c.Currency))
+				price = strings.TrimSpace(strconv.FormatFloat(c.Price, 'f', 2, 64) + " " + figure.Clean(c.Currency))
 			}
 		}
 		p.el("td", "n", seconds)
@@ -203,7 +204,7 @@ func (p *page) costs(r *result.Result) {
 			p.el("td", "n", price)
 		}
 		for _, x := range []float64{q.Hops, q.Lookup, q.Messages, q.Bytes, q.Gini} {
-			p.el("td", "n", grouped(x))
+			p.el("td", "n", figure.Grouped(x))
 		}
 		p.raw("</tr>\n")
 	}
@@ -231,8 +232,8 @@ func (p *page) checks(r *result.Result) {
 			mark, class = "!", "warn"
 		}
 		p.raw("<li><b class=\"", class, "\">", mark, "</b>")
-		words := clean(c.Text)
-		if name := clean(c.Name); name != "" {
+		words := figure.Clean(c.Text)
+		if name := figure.Clean(c.Name); name != "" {
 			words = name + ": " + words
 		}
 		if !c.OK && c.Fatal {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -45,7 +46,7 @@ func Terminal(w io.Writer, r *result.Result, o Options) error {
 		p.table(r, m, i == 0)
 	}
 	if f := r.Foretold; f != nil {
-		p.wrap(0, faint, clean(f.Text))
+		p.wrap(0, faint, figure.Clean(f.Text))
 	}
 	if r.Depth == result.Full {
 		p.laws(r)
@@ -63,7 +64,7 @@ func Terminal(w io.Writer, r *result.Result, o Options) error {
 func (p *paper) head(r *result.Result) {
 	main := rows(r, shownModes(r)[0])
 	parts := []string{subject(r), scene(shownModes(r)[0])}
-	depth := clean(string(r.Depth))
+	depth := figure.Clean(string(r.Depth))
 	if ns := nodeCounts(main); len(ns) > 0 {
 		depth = strings.TrimPrefix(depth+": ", ": ") + nodesWord(ns)
 	}
@@ -74,7 +75,7 @@ func (p *paper) head(r *result.Result) {
 	}
 	p.items(cell{}, 0, strong, parts)
 	if r.Partial != "" {
-		p.hang(cell{"PARTIAL: ", warn}, 9, warn, clean(r.Partial))
+		p.hang(cell{"PARTIAL: ", warn}, 9, warn, figure.Clean(r.Partial))
 	}
 	for _, c := range r.Capacity {
 		p.wrap(0, plain, capacity(c))
@@ -83,7 +84,7 @@ func (p *paper) head(r *result.Result) {
 		p.hang(cell{"goal: ", plain}, 6, plain, goal(r.Goal)+": the default; x-servent.compare.goal sets another")
 	}
 	if r.Load != "" {
-		p.hang(cell{"load: ", plain}, 6, plain, clean(r.Load))
+		p.hang(cell{"load: ", plain}, 6, plain, figure.Clean(r.Load))
 	}
 	var from []string
 	if s := cleaned(r.Stated.Measured); len(s) > 0 {
@@ -117,10 +118,10 @@ func nodesWord(ns []int) string {
 func (p *paper) best(r *result.Result) {
 	v := r.Verdict
 	notes := strings.Join(cleaned(v.Notes), "   ")
-	said, s := clean(v.Sentence), strong
+	said, s := figure.Clean(v.Sentence), strong
 	switch v.Kind {
 	case "winner":
-		name := clean(v.Best)
+		name := figure.Clean(v.Best)
 		p.hang(cell{"best: ", plain}, 6, best, strings.TrimRight(name+"   "+notes, " "))
 		if r.Depth == result.Full && said != "" {
 			p.wrap(6, plain, said)
@@ -250,7 +251,7 @@ func tabulate(r *result.Result, all []row, ns []int, l layout) *columns {
 
 // variant adds a variant's row and the notes under it.
 func (t *columns) variant(r *result.Result, w row, ns []int, l layout) {
-	name := cell{clip(clean(w.Name), 28), plain}
+	name := cell{figure.Clip(figure.Clean(w.Name), 28), plain}
 	switch {
 	case w.Verdict == "best":
 		name.style = best
@@ -258,7 +259,7 @@ func (t *columns) variant(r *result.Result, w row, ns []int, l layout) {
 		name.style = bad
 	}
 	if w.Refused != "" && len(w.points) == 0 {
-		t.lines = append(t.lines, line{cells: []cell{name}, words: "refused: " + clean(w.Refused), style: warn})
+		t.lines = append(t.lines, line{cells: []cell{name}, words: "refused: " + figure.Clean(w.Refused), style: warn})
 		return
 	}
 	cells, under := []cell{name}, []cell{{}}
@@ -272,7 +273,7 @@ func (t *columns) variant(r *result.Result, w row, ns []int, l layout) {
 	if l.tail {
 		c := cell{"-", faint}
 		if p := w.at(ns[len(ns)-1]); p != nil {
-			c = cell{quantity(percentile(p, tail(r))) + "ms", plain}
+			c = cell{figure.Quantity(percentile(p, tail(r))) + "ms", plain}
 		}
 		cells = append(cells, c)
 	}
@@ -283,7 +284,7 @@ func (t *columns) variant(r *result.Result, w row, ns []int, l layout) {
 	if l.kill {
 		lost := []string{"-", "-", "-"}
 		if s != nil {
-			lost = []string{seconds(s.ErrorsFor), back(s), keysLost(s)}
+			lost = []string{figure.Seconds(s.ErrorsFor), back(s), keysLost(s)}
 		}
 		cells = append(cells, cell{lost[0], plain})
 		if l.back {
@@ -298,7 +299,7 @@ func (t *columns) variant(r *result.Result, w row, ns []int, l layout) {
 	if !l.main {
 		return
 	}
-	if text := strings.TrimSpace(clean(w.Answers.Text)); text != "" {
+	if text := strings.TrimSpace(figure.Clean(w.Answers.Text)); text != "" {
 		s := faint
 		if w.Answers.Verdict == "WRONG" {
 			s = bad
@@ -306,7 +307,7 @@ func (t *columns) variant(r *result.Result, w row, ns []int, l layout) {
 		t.note(2, s, text)
 	}
 	if w.Refused != "" {
-		t.note(2, warn, "refused: "+clean(w.Refused))
+		t.note(2, warn, "refused: "+figure.Clean(w.Refused))
 	}
 	if s != nil && !l.kill {
 		t.note(2, faint, faultNote(s))
@@ -319,11 +320,11 @@ func rate(r *result.Result, p *result.Point) (median, ends cell) {
 	case p == nil:
 		return cell{"-", faint}, cell{}
 	case !p.Valid:
-		return cell{"~" + quantity(p.Rate.Median), warn}, cell{bounds(p.Rate), warn}
+		return cell{"~" + figure.Quantity(p.Rate.Median), warn}, cell{bounds(p.Rate), warn}
 	case missed(r, p):
-		return cell{"!" + quantity(p.Rate.Median), warn}, cell{bounds(p.Rate), warn}
+		return cell{"!" + figure.Quantity(p.Rate.Median), warn}, cell{bounds(p.Rate), warn}
 	}
-	return cell{quantity(p.Rate.Median), plain}, cell{bounds(p.Rate), faint}
+	return cell{figure.Quantity(p.Rate.Median), plain}, cell{bounds(p.Rate), faint}
 }
 
 func answers(a result.Answers) cell {
@@ -335,7 +336,7 @@ func answers(a result.Answers) cell {
 	case "":
 		return cell{"-", faint}
 	}
-	return cell{clip(clean(a.Verdict), 12), plain}
+	return cell{figure.Clip(figure.Clean(a.Verdict), 12), plain}
 }
 
 // laws says what the model and the textbook make of the rates, beside what was measured.
@@ -345,7 +346,7 @@ func (p *paper) laws(r *result.Result) {
 	for _, w := range rows(r, shownModes(r)[0]) {
 		if w.Law != nil || w.Theory != nil {
 			with = append(with, w)
-			indent = max(indent, width(clip(clean(w.Name), 28))+2)
+			indent = max(indent, width(figure.Clip(figure.Clean(w.Name), 28))+2)
 		}
 	}
 	if len(with) == 0 {
@@ -353,17 +354,17 @@ func (p *paper) laws(r *result.Result) {
 	}
 	p.blank()
 	for _, w := range with {
-		label := cell{clip(clean(w.Name), 28), plain}
+		label := cell{figure.Clip(figure.Clean(w.Name), 28), plain}
 		if l := w.Law; l != nil {
-			text := clean(l.Text)
+			text := figure.Clean(l.Text)
 			if text == "" {
-				text = clean(l.Model)
+				text = figure.Clean(l.Model)
 			}
 			p.hang(label, indent, plain, "law: "+text)
 			label = cell{}
 		}
 		if t := w.Theory; t != nil {
-			p.hang(label, indent, plain, "theory: "+clean(t.Formula)+theoryBeside(w))
+			p.hang(label, indent, plain, "theory: "+figure.Clean(t.Formula)+theoryBeside(w))
 		}
 	}
 }
@@ -375,9 +376,9 @@ func theoryBeside(w row) string {
 		return ""
 	}
 	if q.Offered > 0 {
-		return fmt.Sprintf("; %s at %d at saturation, %s of it with the goal kept", quantity(c.Rate), q.Nodes, share(1+off(q.Rate.Median, c.Rate)))
+		return fmt.Sprintf("; %s at %d at saturation, %s of it with the goal kept", figure.Quantity(c.Rate), q.Nodes, figure.Share(1+off(q.Rate.Median, c.Rate)))
 	}
-	return fmt.Sprintf("; %s at %d, measured %s (%s)", quantity(c.Rate), q.Nodes, quantity(q.Rate.Median), change(off(q.Rate.Median, c.Rate)))
+	return fmt.Sprintf("; %s at %d, measured %s (%s)", figure.Quantity(c.Rate), q.Nodes, figure.Quantity(q.Rate.Median), figure.Change(off(q.Rate.Median, c.Rate)))
 }
 
 // off is have/want − 1, not a number when there is nothing to divide by.
@@ -414,9 +415,9 @@ func (p *paper) next(o Options) {
 	type pair struct{ left, right string }
 	var pairs []pair
 	if o.Report != "" {
-		pairs = append(pairs, pair{left: "report: " + clean(o.Report)})
+		pairs = append(pairs, pair{left: "report: " + figure.Clean(o.Report)})
 	}
-	if longer := "longer: " + clean(o.Longer); o.Longer != "" {
+	if longer := "longer: " + figure.Clean(o.Longer); o.Longer != "" {
 		if o.Report != "" {
 			pairs[0].right = longer
 		} else {
@@ -424,9 +425,9 @@ func (p *paper) next(o Options) {
 		}
 	}
 	for _, n := range o.Next {
-		x := pair{left: "next:   " + clean(n.Command)}
+		x := pair{left: "next:   " + figure.Clean(n.Command)}
 		if n.Why != "" {
-			x.right = "(" + clean(n.Why) + ")"
+			x.right = "(" + figure.Clean(n.Why) + ")"
 		}
 		pairs = append(pairs, x)
 	}

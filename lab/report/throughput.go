@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
@@ -18,6 +19,9 @@ type picture struct {
 	caption string // how to read it
 	missing string // instead of all: why there is none
 }
+
+// chart is a plot that draws what a comparison has.
+type chart struct{ *figure.Plot }
 
 const (
 	wide  = 960.0 // of a figure
@@ -61,36 +65,36 @@ func throughput(r *result.Result) picture {
 		return pic
 	}
 	pic.title = throughputTitle(r, main)
-	h := room(430, names)
-	p := &plot{drawing: draw(pic.id, wide, h, pic.title, "Throughput in requests a second against the number of nodes. All points stand in the CSV below."),
-		x: newScale(xs, left, right, many(xs)), y: newScale(ys, h-60, 16, many(xs))}
-	if !p.x.log {
-		p.x.lo = 0
-		p.x.hi *= 1.03
-		p.y.hi *= 1.06
+	h := figure.Room(430, names)
+	p := chart{&figure.Plot{Drawing: figure.Draw(pic.id, wide, h, pic.title, "Throughput in requests a second against the number of nodes. All points stand in the CSV below."),
+		X: figure.NewScale(xs, left, right, many(xs)), Y: figure.NewScale(ys, h-60, 16, many(xs))}}
+	if !p.X.Log {
+		p.X.Lo = 0
+		p.X.Hi *= 1.03
+		p.Y.Hi *= 1.06
 	}
-	p.frame(nodeTicks(sorted(ns)), ticksOf(p.y.ticks(6)), "nodes", "requests per second")
+	p.Frame(figure.NodeTicks(sorted(ns)), figure.TicksOf(p.Y.Ticks(6)), "nodes", "requests per second")
 	used := map[string]bool{}
 	p.ideal(main, used)
-	var tags []tag
+	var tags []figure.Tag
 	for i, w := range main {
-		p.open(series(w.index), "")
+		p.Open(figure.Series(w.index), "")
 		p.models(r, w, used)
 		p.points(r, w, dodge(i, len(main)), used)
-		p.close()
-		if l := w.largest(); l != nil && drawable(l.Rate.Median) {
-			tags = append(tags, tag{y: p.y.place(l.Rate.Median), words: tagName(w), tip: clean(w.Name), index: w.index})
+		p.Close()
+		if l := w.largest(); l != nil && figure.Drawable(l.Rate.Median) {
+			tags = append(tags, figure.Tag{Y: p.Y.Place(l.Rate.Median), Words: tagName(w), Tip: figure.Clean(w.Name), Index: w.index})
 		}
 	}
 	for _, m := range shownModes(r)[1:] {
 		for i, w := range rows(r, m) {
-			p.open(series(w.index), "")
+			p.Open(figure.Series(w.index), "")
 			p.points(r, w, dodge(i, len(main)), used)
-			p.close()
+			p.Close()
 		}
 	}
-	p.tags(tags)
-	pic.svg, pic.caption = p.end(), legend(used)
+	p.Tags(tags)
+	pic.svg, pic.caption = p.End(), legend(used)
 	return pic
 }
 
@@ -98,7 +102,7 @@ func throughput(r *result.Result) picture {
 func many(ns []float64) bool {
 	lo, hi := math.Inf(1), 0.0
 	for _, n := range ns {
-		if drawable(n) && n > 0 {
+		if figure.Drawable(n) && n > 0 {
 			lo, hi = min(lo, n), max(hi, n)
 		}
 	}
@@ -111,19 +115,19 @@ func dodge(i, n int) float64 {
 }
 
 func tagName(w row) string {
-	name := clean(w.Name)
+	name := figure.Clean(w.Name)
 	if w.Answers.Verdict == "WRONG" {
-		name = clip(name, 16) + " (WRONG)"
+		name = figure.Clip(name, 16) + " (WRONG)"
 	}
 	return name
 }
 
 // ideal is N times the best rate of the fewest nodes.
-func (p *plot) ideal(all []row, used map[string]bool) {
+func (p chart) ideal(all []row, used map[string]bool) {
 	fewest, slope := math.MaxInt, 0.0
 	for _, w := range all {
 		for _, q := range w.points {
-			if q.Nodes > 0 && q.Valid && drawable(q.Rate.Median) && q.Rate.Median > 0 {
+			if q.Nodes > 0 && q.Valid && figure.Drawable(q.Rate.Median) && q.Rate.Median > 0 {
 				if q.Nodes < fewest {
 					fewest, slope = q.Nodes, 0
 				}
@@ -136,42 +140,42 @@ func (p *plot) ideal(all []row, used map[string]bool) {
 	if slope <= 0 {
 		return
 	}
-	from, to := max(p.x.lo, p.y.lo/slope), min(p.x.hi, p.y.hi/slope)
+	from, to := max(p.X.Lo, p.Y.Lo/slope), min(p.X.Hi, p.Y.Hi/slope)
 	if !(from < to) {
 		return
 	}
-	p.line("ideal", p.x.place(from), p.y.place(from*slope), p.x.place(to), p.y.place(to*slope))
+	p.Line("ideal", p.X.Place(from), p.Y.Place(from*slope), p.X.Place(to), p.Y.Place(to*slope))
 	mid := from + (to-from)*0.62
-	p.text("tick", "end", p.x.place(mid)-8, p.y.place(mid*slope)-6, "ideal")
+	p.Text("tick", "end", p.X.Place(mid)-8, p.Y.Place(mid*slope)-6, "ideal")
 	used["ideal"] = true
 }
 
 // models draws the law with its band, the theory and the simulation of one variant.
-func (p *plot) models(r *result.Result, w row, used map[string]bool) {
+func (p chart) models(r *result.Result, w row, used map[string]bool) {
 	if w.Law != nil {
 		p.band(w.Law.Curve)
-		p.path("law", p.curve(w.Law.Curve))
+		p.Path("law", p.curve(w.Law.Curve))
 		used["law"] = used["law"] || len(w.Law.Curve) > 1
 		if len(w.Law.Further) > 0 {
 			p.band(w.Law.Further)
 			if !foretold(r, w, w.Law.Further[0].Nodes) {
-				p.path("simulated", p.curve(w.Law.Further))
+				p.Path("simulated", p.curve(w.Law.Further))
 			}
 			for _, c := range w.Law.Further {
 				if foretold(r, w, c.Nodes) {
 					continue // its point is drawn with the other simulated ones
 				}
-				if p.x.has(float64(c.Nodes)) && p.y.has(c.Rate) {
-					p.open("hollow", fmt.Sprintf("%s, SIMULATED on %s: %s req/s, between %s and %s", w.Name, count(c.Nodes, "node"), grouped(c.Rate), grouped(c.Low), grouped(c.High)))
-					p.marker("dot", w.index, p.x.place(float64(c.Nodes)), p.y.place(c.Rate), 4.5)
-					p.close()
+				if p.X.Has(float64(c.Nodes)) && p.Y.Has(c.Rate) {
+					p.Open("hollow", fmt.Sprintf("%s, SIMULATED on %s: %s req/s, between %s and %s", w.Name, count(c.Nodes, "node"), figure.Grouped(c.Rate), figure.Grouped(c.Low), figure.Grouped(c.High)))
+					p.Marker("dot", w.index, p.X.Place(float64(c.Nodes)), p.Y.Place(c.Rate), 4.5)
+					p.Close()
 				}
 			}
 			used["simulated"] = true
 		}
 	}
 	if w.Theory != nil {
-		p.path("theory", p.curve(w.Theory.Curve))
+		p.Path("theory", p.curve(w.Theory.Curve))
 		used["theory"] = used["theory"] || len(w.Theory.Curve) > 1
 	}
 }
@@ -184,32 +188,32 @@ func foretold(r *result.Result, w row, nodes int) bool {
 }
 
 // curve is the places of a model as far as the axes go.
-func (p *plot) curve(cs []result.CurvePoint) []at {
-	var out []at
+func (p chart) curve(cs []result.CurvePoint) []figure.Spot {
+	var out []figure.Spot
 	for _, c := range cs {
-		if n := float64(c.Nodes); p.x.has(n) && p.y.has(c.Rate) {
-			out = append(out, at{p.x.place(n), p.y.place(c.Rate)})
+		if n := float64(c.Nodes); p.X.Has(n) && p.Y.Has(c.Rate) {
+			out = append(out, figure.At(p.X.Place(n), p.Y.Place(c.Rate)))
 		}
 	}
 	return out
 }
 
-func (p *plot) band(cs []result.CurvePoint) {
-	var upper, lower []at
+func (p chart) band(cs []result.CurvePoint) {
+	var upper, lower []figure.Spot
 	for _, c := range cs {
-		if n := float64(c.Nodes); p.x.has(n) && drawable(c.Low) && drawable(c.High) && c.Low < c.High {
-			upper, lower = append(upper, at{p.x.place(n), p.y.place(c.High)}), append(lower, at{p.x.place(n), p.y.place(c.Low)})
+		if n := float64(c.Nodes); p.X.Has(n) && figure.Drawable(c.Low) && figure.Drawable(c.High) && c.Low < c.High {
+			upper, lower = append(upper, figure.At(p.X.Place(n), p.Y.Place(c.High))), append(lower, figure.At(p.X.Place(n), p.Y.Place(c.Low)))
 		}
 	}
-	p.area("band", upper, lower)
+	p.Area("band", upper, lower)
 }
 
 // points draws medians with their intervals; they are joined when no law says how they lie.
-func (p *plot) points(r *result.Result, w row, shift float64, used map[string]bool) {
-	var joined []at
+func (p chart) points(r *result.Result, w row, shift float64, used map[string]bool) {
+	var joined []figure.Spot
 	for _, q := range w.points {
-		if q.Valid && p.x.has(float64(q.Nodes)) && p.y.has(q.Rate.Median) {
-			joined = append(joined, at{p.x.place(float64(q.Nodes)) + shift, p.y.place(q.Rate.Median)})
+		if q.Valid && p.X.Has(float64(q.Nodes)) && p.Y.Has(q.Rate.Median) {
+			joined = append(joined, figure.At(p.X.Place(float64(q.Nodes))+shift, p.Y.Place(q.Rate.Median)))
 		}
 	}
 	mode := result.Mode("")
@@ -221,15 +225,15 @@ func (p *plot) points(r *result.Result, w row, shift float64, used map[string]bo
 		if mode == result.Simulated {
 			class = "simulated"
 		}
-		p.path(class, joined)
+		p.Path(class, joined)
 		used["join"] = used["join"] || len(joined) > 1 && class == "join"
 	}
 	for _, q := range w.points {
 		n := float64(q.Nodes)
-		if !p.x.has(n) || !p.y.has(q.Rate.Median) {
+		if !p.X.Has(n) || !p.Y.Has(q.Rate.Median) {
 			continue
 		}
-		class, tip := "point", fmt.Sprintf("%s, %s on %s: %s req/s [%s, %s]", w.Name, word(modeOf(r, q)), count(q.Nodes, "node"), grouped(q.Rate.Median), grouped(q.Rate.Low), grouped(q.Rate.High))
+		class, tip := "point", fmt.Sprintf("%s, %s on %s: %s req/s [%s, %s]", w.Name, word(modeOf(r, q)), count(q.Nodes, "node"), figure.Grouped(q.Rate.Median), figure.Grouped(q.Rate.Low), figure.Grouped(q.Rate.High))
 		switch {
 		case !q.Valid:
 			class, tip = "void", tip+", not valid: "+q.Why
@@ -240,16 +244,16 @@ func (p *plot) points(r *result.Result, w row, shift float64, used map[string]bo
 		default:
 			used["point"] = true
 		}
-		x := p.x.place(n) + shift
-		p.open(class, tip)
-		if drawable(q.Rate.Low) && drawable(q.Rate.High) {
-			hi, lo := p.y.place(q.Rate.High), p.y.place(q.Rate.Low)
-			p.line("whisker", x, hi, x, lo)
-			p.line("whisker", x-4, hi, x+4, hi)
-			p.line("whisker", x-4, lo, x+4, lo)
+		x := p.X.Place(n) + shift
+		p.Open(class, tip)
+		if figure.Drawable(q.Rate.Low) && figure.Drawable(q.Rate.High) {
+			hi, lo := p.Y.Place(q.Rate.High), p.Y.Place(q.Rate.Low)
+			p.Line("whisker", x, hi, x, lo)
+			p.Line("whisker", x-4, hi, x+4, hi)
+			p.Line("whisker", x-4, lo, x+4, lo)
 		}
-		p.marker("dot", w.index, x, p.y.place(q.Rate.Median), 5)
-		p.close()
+		p.Marker("dot", w.index, x, p.Y.Place(q.Rate.Median), 5)
+		p.Close()
 	}
 }
 
@@ -281,9 +285,9 @@ func throughputTitle(r *result.Result, all []row) string {
 	n := ns[len(ns)-1]
 	var words []string
 	for _, w := range byRate(all, n) {
-		s := fmt.Sprintf("%s %s", clip(clean(w.Name), 28), grouped(w.at(n).Rate.Median))
+		s := fmt.Sprintf("%s %s", figure.Clip(figure.Clean(w.Name), 28), figure.Grouped(w.at(n).Rate.Median))
 		if len(words) == 0 {
-			s = fmt.Sprintf("%s answers %s requests a second", clip(clean(w.Name), 28), grouped(w.at(n).Rate.Median))
+			s = fmt.Sprintf("%s answers %s requests a second", figure.Clip(figure.Clean(w.Name), 28), figure.Grouped(w.at(n).Rate.Median))
 		}
 		if w.Answers.Verdict == "WRONG" {
 			s += " (WRONG answers)"
@@ -307,7 +311,7 @@ func throughputTitle(r *result.Result, all []row) string {
 func byRate(all []row, n int) []row {
 	var out []row
 	for _, w := range all {
-		if p := w.at(n); p != nil && p.Valid && drawable(p.Rate.Median) {
+		if p := w.at(n); p != nil && p.Valid && figure.Drawable(p.Rate.Median) {
 			out = append(out, w)
 		}
 	}

@@ -7,112 +7,22 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
+	"servent/lab/report/figure"
 	"servent/lab/result"
 )
 
-// clean makes words of users and programs one line that moves no cursor and turns no writing direction.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
-}
-
-// clip shortens words to n characters.
-func clip(s string, n int) string {
-	if rs := []rune(s); len(rs) > n {
-		return string(rs[:max(n-1, 0)]) + "…"
-	}
-	return s
-}
-
-// quantity is a figure with as many digits as a reader needs.
-func quantity(x float64) string {
-	a := math.Abs(x)
-	switch {
-	case math.IsNaN(x):
-		return "?"
-	case a > 1e15:
-		return strconv.FormatFloat(x, 'g', 3, 64)
-	case a >= 10 || x == math.Trunc(x):
-		return strconv.FormatFloat(x, 'f', 0, 64)
-	case a >= 1:
-		return short(strconv.FormatFloat(x, 'f', 1, 64))
-	case a >= 0.001:
-		return short(strconv.FormatFloat(x, 'f', 1-int(math.Floor(math.Log10(a))), 64)) // two digits that count
-	}
-	return strconv.FormatFloat(x, 'g', 2, 64)
-}
-
-// short leaves out zeros after the point that say nothing.
-func short(digits string) string {
-	return strings.TrimRight(strings.TrimRight(digits, "0"), ".")
-}
-
-// grouped is a quantity with a comma at the thousands.
-func grouped(x float64) string {
-	q := quantity(x)
-	sign, digits := "", q
-	if strings.HasPrefix(q, "-") {
-		sign, digits = "-", q[1:]
-	}
-	if strings.Trim(digits, "0123456789") != "" {
-		return q
-	}
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return sign + digits
-}
-
 // bounds is an interval's ends: [47,49].
 func bounds(v result.Interval) string {
-	return "[" + quantity(v.Low) + "," + quantity(v.High) + "]"
-}
-
-// share is a part of one as a percentage. Nearly all is never called all.
-func share(x float64) string {
-	if x > 0.99 && x < 1 {
-		return strconv.FormatFloat(math.Floor(x*1000)/10, 'f', 1, 64) + " %"
-	}
-	return quantity(math.Round(x*1000)/10) + " %"
-}
-
-// change is a part of one with its sign: +3.1 %, −20 %.
-func change(x float64) string {
-	r := math.Round(x*1000) / 10
-	switch {
-	case math.IsNaN(x):
-		return "?"
-	case r == 0: // also −0
-		return "0 %"
-	case r < 0:
-		return "−" + quantity(-r) + " %"
-	}
-	return "+" + quantity(r) + " %"
-}
-
-// seconds of a survival: 1.1s.
-func seconds(x float64) string {
-	switch {
-	case math.IsNaN(x):
-		return "?"
-	case x >= 100 || math.IsInf(x, 0):
-		return quantity(x) + "s"
-	}
-	return strconv.FormatFloat(x, 'f', 1, 64) + "s"
+	return "[" + figure.Quantity(v.Low) + "," + figure.Quantity(v.High) + "]"
 }
 
 // span is how long something took, in words.
 func span(x float64) string {
-	if drawable(x) && x >= 120 {
+	if figure.Drawable(x) && x >= 120 {
 		return fmt.Sprintf("%.0f min %.0f s", math.Floor(x/60), math.Floor(math.Mod(x, 60)))
 	}
-	return quantity(x) + " s"
+	return figure.Quantity(x) + " s"
 }
 
 // count is n things; the plural takes an s.
@@ -128,7 +38,7 @@ func slow(r *result.Result) string {
 	if !(r.Slow > 1) {
 		return ""
 	}
-	return "slow ×" + quantity(r.Slow)
+	return "slow ×" + figure.Quantity(r.Slow)
 }
 
 // listed is 1, 2, 4.
@@ -141,14 +51,14 @@ func listed(ns []int) string {
 }
 
 // word of a mode, as it is shown everywhere.
-func word(m result.Mode) string { return strings.ToUpper(clean(string(m))) }
+func word(m result.Mode) string { return strings.ToUpper(figure.Clean(string(m))) }
 
 // percent is the name of a percentile: p90, p99.9.
 func percent(p float64) string { return "p" + strconv.FormatFloat(p, 'f', -1, 64) }
 
 // subject is what was compared: counter, or cart of shop.
 func subject(r *result.Result) string {
-	system, service := clean(r.System), clean(string(r.Service))
+	system, service := figure.Clean(r.System), figure.Clean(string(r.Service))
 	switch {
 	case system == "" && service == "":
 		return "a service without a name"
@@ -178,10 +88,10 @@ func asked(r *result.Result, all []row) string {
 	}
 	s := "max req/s"
 	if r.Goal.LatencyMS > 0 {
-		s += " with " + percent(r.Goal.Percentile) + " < " + quantity(r.Goal.LatencyMS) + "ms"
+		s += " with " + percent(r.Goal.Percentile) + " < " + figure.Quantity(r.Goal.LatencyMS) + "ms"
 	}
 	if r.Goal.Errors > 0 {
-		s += ", errors ≤ " + quantity(r.Goal.Errors*100) + " %"
+		s += ", errors ≤ " + figure.Quantity(r.Goal.Errors*100) + " %"
 	}
 	return s
 }
@@ -192,13 +102,13 @@ var column = regexp.MustCompile(`^(.+:\d+):\d+$`)
 func capacity(c result.Capacity) string {
 	s := "capacity"
 	if c.Group != "" {
-		s += " of " + clean(c.Group)
+		s += " of " + figure.Clean(c.Group)
 	}
-	s += " " + quantity(c.Rate) + "/s per node"
+	s += " " + figure.Quantity(c.Rate) + "/s per node"
 	if c.Workers > 1 {
 		s += fmt.Sprintf(" and worker, %d workers", c.Workers)
 	}
-	switch where := clean(c.Where); {
+	switch where := figure.Clean(c.Where); {
 	case c.Source == "typed" && where != "":
 		if m := column.FindStringSubmatch(where); m != nil {
 			where = m[1]
@@ -207,7 +117,7 @@ func capacity(c result.Capacity) string {
 	case c.Source == "typed":
 		s += ": typed, not measured"
 	case c.Source != "":
-		s += ": " + clean(c.Source)
+		s += ": " + figure.Clean(c.Source)
 	}
 	return s
 }
@@ -216,13 +126,13 @@ func capacity(c result.Capacity) string {
 func keysLost(s *result.Survival) string {
 	switch {
 	case s.LostText != "":
-		return clean(s.LostText)
+		return figure.Clean(s.LostText)
 	case s.KeysLost < 0:
 		return "-"
 	case s.KeysLost == 0:
 		return "none"
 	}
-	return share(s.KeysLost)
+	return figure.Share(s.KeysLost)
 }
 
 // back is the time until a service was as before.
@@ -230,12 +140,12 @@ func back(s *result.Survival) string {
 	if s.Recovery < 0 {
 		return "never"
 	}
-	return seconds(s.Recovery)
+	return figure.Seconds(s.Recovery)
 }
 
 // fault is what was done, without the node that it was done to: kill 1 node.
 func fault(s *result.Survival) string {
-	what, _, _ := strings.Cut(clean(s.What), " (")
+	what, _, _ := strings.Cut(figure.Clean(s.What), " (")
 	if what == "" {
 		what = "fault"
 	}
@@ -248,7 +158,7 @@ func faultNote(s *result.Survival) string {
 	if s.Nodes > 0 {
 		at = fmt.Sprintf(" of %d", s.Nodes)
 	}
-	return fmt.Sprintf("%s%s: errors for %s, back after %s, keys lost: %s", fault(s), at, seconds(s.ErrorsFor), back(s), keysLost(s))
+	return fmt.Sprintf("%s%s: errors for %s, back after %s, keys lost: %s", fault(s), at, figure.Seconds(s.ErrorsFor), back(s), keysLost(s))
 }
 
 // firstFault is the survival that speaks for the head of a column, or nil.
@@ -277,7 +187,7 @@ func and(words []string) string {
 func cleaned(words []string) []string {
 	out := make([]string, 0, len(words))
 	for _, w := range words {
-		if w = strings.TrimSpace(clean(w)); w != "" {
+		if w = strings.TrimSpace(figure.Clean(w)); w != "" {
 			out = append(out, w)
 		}
 	}
@@ -287,9 +197,9 @@ func cleaned(words []string) []string {
 // judgement is the words of a check that is not passed first, then the others.
 func judgement(v result.Validity) (bad, good []string) {
 	for _, c := range v.Checks {
-		text := clean(c.Text)
+		text := figure.Clean(c.Text)
 		if text == "" {
-			text = clean(c.Name)
+			text = figure.Clean(c.Name)
 		}
 		if c.OK {
 			good = append(good, text)
@@ -306,7 +216,7 @@ func reasons(all []row) []string {
 	for _, w := range all {
 		for _, p := range w.points {
 			if !p.Valid {
-				why := strings.TrimSpace(clean(p.Why))
+				why := strings.TrimSpace(figure.Clean(p.Why))
 				if why == "" {
 					why = "no reason given"
 				}
