@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -75,8 +74,12 @@ func (r *run) foretell(ctx context.Context, res *result.Result) {
 		f.Error = law.Median(off).Median
 		f.Text += fmt.Sprintf("; off by %.1f %% in the median of %s that it had not seen", 100*f.Error, some(len(off), "point"))
 	}
-	if len(far) < len(r.variants) && len(off) > 0 {
-		f.Text += "; more nodes are simulated of " + cmp.Or(strings.Join(far, ", "), "no variant") + " alone, since it foretells the others too badly or not at all"
+	switch {
+	case len(off) == 0 || len(far) == len(r.variants):
+	case len(far) == 0:
+		f.Text += "; so no variant is simulated on more"
+	default:
+		f.Text += "; only " + strings.Join(far, ", ") + " was foretold well enough to be simulated on more"
 	}
 	res.Foretold = f
 }

@@ -26,14 +26,14 @@ const (
 	firstRung   = 16               // 72 % of the most, where queues begin to matter
 	stride      = 8                // rungs between the first tries
 	mostTries   = 12               // single turns of one search
-	walk        = 2                // rungs between two that are judged by all repeats
-	mostRounds  = 3                // of repeats for one search
+	walk        = 2                // rungs between two that are judged by all repeats; down twice as many each time
+	mostRounds  = 4                // of repeats for one search
 	turnMost    = 50 * time.Second // of a turn at the rate where queues begin to matter
 	fewestEach  = 20               // requests of a turn
 	settling    = 40               // service times before the first request that is measured: from empty queues to usual ones
 	guessRate   = 0.7              // of the most, that estimates of time go by
 	guessTries  = 5                // and so many single turns
-	guessRounds = 1.5              // and rounds
+	guessRounds = 2                // and rounds
 	numbersEach = 1 << 20          // of requests, that a turn may use
 )
 
@@ -50,7 +50,9 @@ type hunt struct {
 	single  map[int]*point // by rung, of one turn each
 	judged  map[int]*point // of all repeats
 	rounds  int
-	done    bool // judged as well
+	failed  int     // of them, that did not keep the goal
+	done    bool    // judged as well
+	budget  float64 // seconds that are still reckoned with
 }
 
 // rate of a rung.
@@ -62,7 +64,7 @@ func (r *run) search(ctx context.Context, stages map[string]*stage, nodes int, r
 	for i, v := range r.variants {
 		h := &hunt{variant: i, stage: stages[stageName(i, nodes)], base: r.points[at{v.Name, nodes}], top: r.top(v, nodes),
 			at: firstRung, kept: rungs, lost: -1, single: map[int]*point{}, judged: map[int]*point{}}
-		h.at = r.hint(v, nodes, h)
+		h.at, h.budget = r.hint(v, nodes, h), r.searchSeconds(v, nodes)
 		hunts = append(hunts, h)
 	}
 	defer func() { // also when it is interrupted
@@ -80,7 +82,9 @@ func (r *run) search(ctx context.Context, stages map[string]*stage, nodes int, r
 		if r.kills(nodes) {
 			records[v.Name] = append(records[v.Name], got...)
 		}
-		r.tell(r.offerSeconds(nodes, p.offered), "%s: %s, %s %s", some(nodes, "node"), v.Name, perSecond(p.offered), what)
+		took := r.offerSeconds(nodes, p.offered)
+		r.reckon(h, h.budget-took)
+		r.tell(took, "%s: %s, %s %s", some(nodes, "node"), v.Name, perSecond(p.offered), what)
 		return nil
 	}
 	for ; slices.ContainsFunc(hunts, func(h *hunt) bool { return !h.narrow() }); round++ {
@@ -110,10 +114,24 @@ func (r *run) search(ctx context.Context, stages map[string]*stage, nodes int, r
 		for _, h := range hunts {
 			if !h.done {
 				h.decide(r.goal)
+				left := 0.0
+				if !h.done {
+					left = float64(r.repeats) * r.offerSeconds(nodes, h.rate(h.at))
+				}
+				r.total += left - h.budget
+				h.budget = left
 			}
 		}
 	}
 	return nil
+}
+
+// reckon says how many more seconds a search may take; what it takes beyond all that, comes on top.
+func (r *run) reckon(h *hunt, left float64) {
+	if left < 0 {
+		r.total, left = r.total-left, 0
+	}
+	h.budget = left
 }
 
 // narrow says that the rungs between which the goal is lost are neighbours, or enough was tried.
@@ -170,7 +188,8 @@ func (h *hunt) decide(g result.Goal) {
 	next := h.at
 	switch {
 	case !p.keeps(g):
-		next = min(h.at+walk, rungs-1)
+		next = min(h.at+walk<<h.failed, rungs-1)
+		h.failed++
 	case p.slower(g) < (1-g.Percentile/100)/2:
 		next = max(h.at-walk, 0)
 	}

@@ -326,3 +326,52 @@ func TestQuickIsSimulatedAsMeasured(t *testing.T) {
 		t.Errorf("setup %+v, goal %+v, %v; want 16 clients and the 73 answers after the 11th of a hundred", s, goal, err)
 	}
 }
+
+// A variant whose goal was kept at no rate is not valid there, and in no ranking.
+func TestNotKeptIsNotRanked(t *testing.T) {
+	r := fullRun(enough, system.Single, system.Partitioned)
+	r.nodes = []int{4}
+	for _, v := range r.variants {
+		p := &point{at: at{v.Name, 4}, offered: 30, check: check.New(check.None, check.Options{})}
+		for range fewest {
+			p.answers(100, map[string]time.Duration{"single": time.Second, "partitioned": time.Millisecond}[v.Name])
+		}
+		r.points[p.at] = p
+	}
+	res := r.conclude()
+	if p := res.Variants[0].Points[0]; p.Valid || p.Why != "the goal was kept at no rate that was judged; 30/s was the lowest" {
+		t.Errorf("single: valid %v, %q", p.Valid, p.Why)
+	}
+	if !res.Variants[1].Points[0].Valid || len(res.Verdict.Tests) != 0 || res.Verdict.Kind != "refused" {
+		t.Errorf("verdict %+v, want none: one variant alone has a valid point", res.Verdict)
+	}
+}
+
+// Where the goal is lost far below what the single turns promised, each step down is twice the one before.
+func TestDecideGoesDownFaster(t *testing.T) {
+	h := &hunt{base: &point{}, top: 100, at: 10, kept: 10, lost: 9, single: map[int]*point{}, judged: map[int]*point{}}
+	var rungsJudged []int
+	for !h.done {
+		rungsJudged = append(rungsJudged, h.at)
+		h.judge().answers(100, time.Second)
+		h.decide(goal99)
+	}
+	if !slices.Equal(rungsJudged, []int{10, 12, 16, 24}) {
+		t.Errorf("judged rungs %v, want 10, 12, 16, 24", rungsJudged)
+	}
+	if got := h.found(goal99, 1); got != h.judged[24] {
+		t.Errorf("found %.3g/s, want the lowest that was judged", got.offered)
+	}
+}
+
+// The time left follows what searches really take.
+func TestReckon(t *testing.T) {
+	r := &run{total: 100}
+	h := &hunt{budget: 10}
+	if r.reckon(h, h.budget-4); r.total != 100 || h.budget != 6 {
+		t.Errorf("within its budget: %v in all, %v left", r.total, h.budget)
+	}
+	if r.reckon(h, h.budget-9); r.total != 103 || h.budget != 0 {
+		t.Errorf("3 s beyond it: %v in all, %v left; want 103 and 0", r.total, h.budget)
+	}
+}

@@ -70,6 +70,9 @@ func (r *run) variant(v Variant) result.Variant {
 			continue
 		}
 		pt := p.result(r)
+		if r.depth == result.Full && pt.Valid && !p.keeps(r.goal) {
+			pt.Valid, pt.Why = false, fmt.Sprintf("the goal was kept at no rate that was judged; %s was the lowest", perSecond(p.offered))
+		}
 		out.Points = append(out.Points, pt)
 		checkers = append(checkers, p.check)
 		if out.Trace == nil && n > 1 {
