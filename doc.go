@@ -8,6 +8,9 @@
 //	0 words     system, blob, identity, meter, peer, peer/keyspace
 //	1 decide    placement, route, architecture, overlay/ring
 //	2 reach     system/sysfile, link, peer/wire, control, driver
+//	0 words     system, blob, identity, meter
+//	1 decide    placement, route, architecture
+//	2 reach     system/sysfile (with its schema and edit), link, control, driver
 //	3 act       conductor, agent, request, admin, console
 //	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check, lab/host, lab/accesslog
 //	5           launch

@@ -17,6 +17,7 @@ import (
 	"servent/lab/result"
 	"servent/system"
 	"servent/system/sysfile"
+	"servent/system/sysfile/edit"
 )
 
 func (e *env) applyCmd() *cobra.Command {
@@ -61,7 +62,7 @@ func (e *env) apply(name string, dry, yes bool) error {
 	}
 	for _, path := range slices.Sorted(maps.Keys(v.Set)) {
 		whole := sysfile.AbsolutePath(res.Service, path)
-		next, pos, err := sysfile.Set(text, whole, v.Set[path])
+		next, pos, err := edit.Set(text, whole, v.Set[path])
 		if pos.File = near(file); err != nil {
 			return fmt.Errorf("%s: %w", pos, err)
 		}

@@ -13,7 +13,7 @@ import (
 	"servent/launch"
 	"servent/placement"
 	"servent/system"
-	"servent/system/sysfile"
+	"servent/system/sysfile/schema"
 )
 
 func (e *env) initCmd() *cobra.Command {
@@ -102,7 +102,7 @@ func (e *env) schemaCmd() *cobra.Command {
 		Short: "Print the JSON schema of the file, for editors",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := e.out.Write(sysfile.Schema())
+			_, err := e.out.Write(schema.JSON())
 			return err
 		},
 	}

@@ -10,6 +10,7 @@ import (
 	"servent/architecture"
 	"servent/system"
 	"servent/system/notation"
+	"servent/system/sysfile/schema"
 )
 
 // built says which software runs today.
@@ -87,7 +88,7 @@ func (c checker) software() {
 		}
 	case k == "" || slices.Contains(built, k):
 	case k == system.Image || k == system.Build:
-		c.unbuilt(c.at.key(string(k)), "%s; runs today: %s", treatments()["services.*."+string(k)].Refused, words(built))
+		c.unbuilt(c.at.key(string(k)), "%s; runs today: %s", schema.Treatments()["services.*."+string(k)].Refused, words(built))
 	default:
 		c.unbuilt(c.x(string(k)), "%q is not built yet; runs today: %s", k, words(built))
 	}

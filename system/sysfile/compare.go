@@ -9,6 +9,7 @@ import (
 
 	"servent/system"
 	"servent/system/notation"
+	"servent/system/sysfile/schema"
 )
 
 // compare reads x-servent.compare as written; package lab gives it meaning.
@@ -51,10 +52,10 @@ func compare(v value, s *system.System) *system.Compare {
 // variant checks a key of a service's x-servent, or a path from the top of the file, and the values that it takes
 // against the schema.
 func variant(v value, name string) system.Variant {
-	r := rules().at(strings.Split(AbsolutePath("a", name), ".")...)
+	r := schema.Rules().At(strings.Split(AbsolutePath("a", name), ".")...)
 	if r == nil {
 		var known []string
-		for key := range rules().at("services", "a", "x-servent").Props {
+		for key := range schema.Rules().At("services", "a", "x-servent").Props {
 			known = append(known, key)
 		}
 		slices.Sort(known)

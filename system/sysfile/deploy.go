@@ -11,6 +11,7 @@ import (
 
 	"servent/system"
 	"servent/system/notation"
+	"servent/system/sysfile/schema"
 )
 
 // replicas is Compose's scale or deploy.replicas; 0 when neither is said.
@@ -220,7 +221,7 @@ func (f *file) mount(all *[]system.MountedFile, at path, kind, folder string, re
 		return
 	}
 	if def.External {
-		f.found.problem(f.pos(at), at, "%s %q is external, and %s", kind, ref.Source, treatments()[kind+"s.*.external"].Refused)
+		f.found.problem(f.pos(at), at, "%s %q is external, and %s", kind, ref.Source, schema.Treatments()[kind+"s.*.external"].Refused)
 		return
 	}
 	if def.File == "" && def.Environment == "" && def.Content == "" {

@@ -7,9 +7,8 @@
 // it never builds, starts, fetches or writes. Whether a program exists is for launch to find out.
 //
 // A file goes through four stages, one noun each: source (text into YAML nodes, with includes and
-// extends), walk (nodes against one JSON schema, mistakes pruned so that the rest can still be read),
+// extends), walk (nodes against the schema of system/sysfile/schema, mistakes pruned so that the rest can still be read),
 // compose-go (interpolation, merge, profiles) and reading (the merged model into words of package
 // system, then the checks that need more than one value). How a single value is written is for
-// system/notation. Two files of data say the rest: x-servent.json is the schema of our keys,
-// compose.json what becomes of each of Compose's; docs/file.md is written from both. Start at [Load].
+// system/notation. How one value in a text is changed is for system/sysfile/edit. Start at [Load].
 package sysfile

@@ -2,6 +2,7 @@ package sysfile
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +14,7 @@ import (
 
 	"servent/architecture"
 	"servent/system"
+	"servent/system/sysfile/schema"
 )
 
 // samples show each key of a service's x-servent where it may stand; WORD is a word of its enum.
@@ -120,31 +122,53 @@ var topSamples = map[string]string{
 // documented is a key of x-servent as docs/file.md shows it.
 type documented struct {
 	key  string
-	rule *rule
+	rule *schema.Rule
 	node map[string]any // of the schema
 }
 
+// document is the schema as a tree of JSON values.
+func document(t *testing.T) (root map[string]any) {
+	t.Helper()
+	if err := json.Unmarshal(schema.JSON(), &root); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// resolved is what a node of the schema refers to, or the node itself.
+func resolved(root, node map[string]any) map[string]any {
+	if ref, ok := node["$ref"].(string); ok {
+		return root["$defs"].(map[string]any)[strings.TrimPrefix(ref, "#/$defs/")].(map[string]any)
+	}
+	return node
+}
+
+func oneOf(node map[string]any) []any {
+	all, _ := node["oneOf"].([]any)
+	return all
+}
+
 // documentedKeys are all keys below a definition of x-servent.json, as they stand there.
-func documentedKeys(defs map[string]any, node map[string]any, r *rule, above string) (all []documented) {
+func documentedKeys(defs map[string]any, node map[string]any, r *schema.Rule, above string) (all []documented) {
 	root := map[string]any{"$defs": defs}
 	if above != "" {
 		all = append(all, documented{above, r, node})
 	}
-	node = resolve(root, node)
-	for _, choice := range list(node["oneOf"]) {
-		if sub := resolve(root, choice.(map[string]any)); sub["properties"] != nil {
+	node = resolved(root, node)
+	for _, choice := range oneOf(node) {
+		if sub := resolved(root, choice.(map[string]any)); sub["properties"] != nil {
 			node = sub
 		}
 	}
 	below := func(name string) string { return strings.TrimPrefix(above+"."+name, ".") }
 	props, _ := node["properties"].(map[string]any)
 	for _, name := range slices.Sorted(maps.Keys(props)) {
-		all = append(all, documentedKeys(defs, props[name].(map[string]any), r.at(name), below(name))...)
+		all = append(all, documentedKeys(defs, props[name].(map[string]any), r.At(name), below(name))...)
 	}
 	forms, _ := node["patternProperties"].(map[string]any)
 	for _, form := range forms {
 		if above != "nodes.*.labels" { // of any name
-			all = append(all, documentedKeys(defs, form.(map[string]any), r.at("x"), below("*"))...)
+			all = append(all, documentedKeys(defs, form.(map[string]any), r.At("x"), below("*"))...)
 		}
 	}
 	return all
@@ -178,17 +202,17 @@ func today(t *testing.T, sample, at string, top bool) string {
 }
 
 // values says in words what may stand at a key, and what becomes of it; of an enum, which words run today.
-func values(t *testing.T, r *rule, sample, at string, top bool) (words, how string) {
+func values(t *testing.T, r *schema.Rule, sample, at string, top bool) (words, how string) {
 	t.Helper()
 	var kinds []string
 	if !strings.Contains(sample, "WORD") {
 		how = today(t, sample, at, top)
 	}
-	for _, c := range r.leaves() {
+	for _, c := range r.Leaves() {
 		switch {
-		case len(c.words) > 0:
+		case len(c.Words) > 0:
 			var now, later []string
-			for _, word := range c.words {
+			for _, word := range c.Words {
 				filled := strings.ReplaceAll(sample, "WORD", word)
 				if row, ok := architecture.Of(system.Architecture(word)); ok && row.Key == architecture.Must {
 					filled = strings.TrimSuffix(filled, "}") + ", key: '/{key}'}"
@@ -206,8 +230,8 @@ func values(t *testing.T, r *rule, sample, at string, top bool) (words, how stri
 				words = strings.TrimPrefix(words+"; later: "+strings.Join(later, ", "), "; ")
 			}
 			kinds = append(kinds, words)
-		case formats[c.Format] != nil:
-			err := formats[c.Format]("\x00")
+		case schema.Format(c.Format) != nil:
+			err := schema.Format(c.Format)("\x00")
 			want, _, ok := strings.Cut(strings.TrimPrefix(err.Error(), "want "), ", have ")
 			if !ok {
 				t.Errorf("%s: %v does not say what it wants", at, err)
@@ -219,7 +243,7 @@ func values(t *testing.T, r *rule, sample, at string, top bool) (words, how stri
 			}
 			kinds = append(kinds, want)
 		default:
-			kinds = append(kinds, c.want())
+			kinds = append(kinds, c.Want())
 		}
 	}
 	return strings.ReplaceAll(strings.Join(slices.Compact(kinds), ", or "), "|", "\\|"), cmp.Or(how, "later")
@@ -228,11 +252,11 @@ func values(t *testing.T, r *rule, sample, at string, top bool) (words, how stri
 // reference is one table of docs/file.md.
 func reference(t *testing.T, word string, samples map[string]string, top bool) string {
 	t.Helper()
-	root := spec()
+	root := document(t)
 	defs := root["$defs"].(map[string]any)
-	r := rules().at("services", "a", "x-servent")
+	r := schema.Rules().At("services", "a", "x-servent")
 	if top {
-		r = rules().at("x-servent")
+		r = schema.Rules().At("x-servent")
 	}
 	var b strings.Builder
 	b.WriteString("| Key | Value | Meaning | Today |\n|---|---|---|---|\n")
@@ -246,7 +270,7 @@ func reference(t *testing.T, word string, samples map[string]string, top bool) s
 		}
 		meaning, _ := k.node["description"].(string)
 		if meaning == "" {
-			meaning, _ = resolve(root, k.node)["description"].(string)
+			meaning, _ = resolved(root, k.node)["description"].(string)
 		}
 		if meaning == "" {
 			t.Errorf("%s has no description in x-servent.json", k.key)
@@ -263,11 +287,11 @@ func reference(t *testing.T, word string, samples map[string]string, top bool) s
 }
 
 // treated is the table of Compose's keys with one kind of treatment.
-func treated(head string, words func(treatment) string) string {
+func treated(head string, words func(schema.Treatment) string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| Key | %s |\n|---|---|\n", head)
-	for _, key := range slices.Sorted(maps.Keys(treatments())) {
-		if say := words(treatments()[key]); say != "" {
+	for _, key := range slices.Sorted(maps.Keys(schema.Treatments())) {
+		if say := words(schema.Treatments()[key]); say != "" {
 			fmt.Fprintf(&b, "| `%s` | %s |\n", key, strings.ReplaceAll(say, "<NAME>", "`<NAME>`"))
 		}
 	}
@@ -286,9 +310,9 @@ func TestDocs(t *testing.T) {
 	for name, table := range map[string]string{
 		"service": reference(t, "servent_service", samples, false),
 		"system":  reference(t, "servent_system", topSamples, true),
-		"does":    treated("What Servent does", func(t treatment) string { return t.Does }),
-		"noted":   treated("Why it is not acted on", func(t treatment) string { return t.Note }),
-		"refused": treated("Why", func(t treatment) string { return t.Refused }),
+		"does":    treated("What Servent does", func(t schema.Treatment) string { return t.Does }),
+		"noted":   treated("Why it is not acted on", func(t schema.Treatment) string { return t.Note }),
+		"refused": treated("Why", func(t schema.Treatment) string { return t.Refused }),
 	} {
 		before, rest, ok := strings.Cut(got, "<!-- "+name+" -->\n")
 		_, after, ends := strings.Cut(rest, "<!-- end -->")
@@ -305,60 +329,14 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// Every key of Compose's schema has a treatment, and every treatment a key.
-func TestEveryComposeKeyIsTreated(t *testing.T) {
-	root := spec()
-	for key, tr := range treatments() {
-		said := 0
-		for _, words := range []string{tr.Does, tr.Note, tr.Refused} {
-			if words != "" {
-				said++
-			}
-		}
-		if said != 1 && (said != 0 || !strings.HasSuffix(key, ".*")) {
-			t.Errorf("%s: %d of does, note and refused are said, want 1", key, said)
-		}
-		if find(root, root, strings.Split(key, ".")) == nil && key != "services.*.ulimits.nofile" { // a name, not a key of the schema
-			t.Errorf("%s is no key of the schema", key)
-		}
-	}
-	var visit func(r *rule, above string, depth int)
-	visit = func(r *rule, above string, depth int) {
-		for _, leaf := range r.leaves() {
-			for name, sub := range leaf.Props {
-				as, tr, known := treat(above, name)
-				switch {
-				case !known:
-					t.Errorf("%s.%s has no treatment in compose.json", above, name)
-				case tr.Does != "" && !strings.HasSuffix(as, "x-servent"):
-					visit(sub, as, depth+1)
-				}
-			}
-			subs := []*rule{leaf.Items}
-			for _, p := range leaf.patterns {
-				subs = append(subs, p.rule)
-			}
-			if _, tr, _ := treat(above, "*"); tr.Note != "" {
-				continue
-			}
-			for _, sub := range subs {
-				if sub != nil && depth < 12 && slices.ContainsFunc(sub.leaves(), func(r *rule) bool { return len(r.Props) > 0 }) {
-					visit(sub, strings.TrimPrefix(above+".*", "."), depth+1)
-				}
-			}
-		}
-	}
-	visit(rules(), "", 0)
-}
-
 // Every note of compose.json is made by Load where its key stands.
 func TestEveryNoteIsSaid(t *testing.T) {
-	for key, tr := range treatments() {
+	for key, tr := range schema.Treatments() {
 		if tr.Note == "" || key == "services.*.ulimits.*" {
 			continue
 		}
 		keys := strings.Split(strings.ReplaceAll(key, "services.*", "services.a"), ".")
-		doc := fill(rules(), keys)
+		doc := fill(schema.Rules(), keys)
 		within(doc, "services", "a")["x-servent"] = map[string]any{"process": "./a"}
 		within(doc, "configs", "x")["environment"] = "HOME"
 		within(doc, "secrets", "x")["environment"] = "HOME"
@@ -391,20 +369,20 @@ func within(doc any, keys ...string) map[string]any {
 }
 
 // fill makes the least value of a rule that has the keys.
-func fill(r *rule, keys []string) any {
-	for _, leaf := range r.leaves() {
+func fill(r *schema.Rule, keys []string) any {
+	for _, leaf := range r.Leaves() {
 		if len(keys) > 0 && keys[0] == "*" && leaf.Items != nil {
 			return []any{fill(leaf.Items, keys[1:])}
 		}
-		name, sub := "", (*rule)(nil)
+		name, sub := "", (*schema.Rule)(nil)
 		if len(keys) > 0 {
 			name = strings.ReplaceAll(keys[0], "*", "x")
-			sub = leaf.at(name)
+			sub = leaf.At(name)
 		}
-		if len(keys) > 0 && (sub == nil || !slices.Contains(leaf.types, "object")) {
+		if len(keys) > 0 && (sub == nil || !slices.Contains(leaf.Types, "object")) {
 			continue
 		}
-		if len(keys) > 0 || slices.Contains(leaf.types, "object") {
+		if len(keys) > 0 || slices.Contains(leaf.Types, "object") {
 			m := map[string]any{}
 			for _, must := range leaf.Required {
 				m[must] = fill(leaf.Props[must], nil)
@@ -418,15 +396,15 @@ func fill(r *rule, keys []string) any {
 			return m
 		}
 		switch {
-		case len(leaf.words) > 0:
-			return leaf.words[0]
-		case slices.Contains(leaf.types, "boolean"):
+		case len(leaf.Words) > 0:
+			return leaf.Words[0]
+		case slices.Contains(leaf.Types, "boolean"):
 			return true
 		case leaf.Format == "compose-duration":
 			return "1s"
-		case slices.Contains(leaf.types, "integer"), slices.Contains(leaf.types, "number"):
+		case slices.Contains(leaf.Types, "integer"), slices.Contains(leaf.Types, "number"):
 			return 1
-		case slices.Contains(leaf.types, "array"):
+		case slices.Contains(leaf.Types, "array"):
 			return []any{}
 		}
 	}

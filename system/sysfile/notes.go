@@ -5,6 +5,7 @@ import (
 
 	"servent/architecture"
 	"servent/system"
+	"servent/system/sysfile/schema"
 )
 
 // notes names every key that is accepted and not acted on, where it stands.
@@ -40,7 +41,7 @@ func (f *file) noteKeys(src *source, n *yaml.Node, at path, above string, depth 
 	if n = follow(n); n == nil || depth > 32 {
 		return
 	}
-	if _, each, known := treat(above, "*"); n.Kind == yaml.SequenceNode && known && each.Note+each.Refused == "" {
+	if _, each, known := schema.Treat(above, "*"); n.Kind == yaml.SequenceNode && known && each.Note+each.Refused == "" {
 		for i, one := range n.Content {
 			f.noteKeys(src, one, at.item(i), above+".*", depth+1)
 		}
@@ -53,7 +54,7 @@ func (f *file) noteKeys(src *source, n *yaml.Node, at path, above string, depth 
 			}
 			continue
 		}
-		as, t, known := treat(above, k.Value)
+		as, t, known := schema.Treat(above, k.Value)
 		here := at.key(k.Value)
 		won, _ := spots(f.main, here)
 		switch {
@@ -74,7 +75,7 @@ func (f *file) noteVolumes(service system.ServiceName) {
 		case v.Type != "volume" && v.Type != "bind":
 			f.found.note(f.pos(at), at, "not acted on: a volume of type %s", v.Type)
 		case v.ReadOnly && !f.exact(at.key("read_only")):
-			f.found.note(f.pos(at), at, "read-only is not acted on: %s", treatments()["services.*.volumes.*.read_only"].Note)
+			f.found.note(f.pos(at), at, "read-only is not acted on: %s", schema.Treatments()["services.*.volumes.*.read_only"].Note)
 		}
 	}
 }

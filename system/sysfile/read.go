@@ -13,6 +13,7 @@ import (
 	"servent/architecture"
 	"servent/system"
 	"servent/system/notation"
+	"servent/system/sysfile/schema"
 )
 
 // system reads the merged model into words of package system and checks what more than one value says.
@@ -210,7 +211,7 @@ func (f *file) noSoftware(c types.ServiceConfig) {
 		key, inside, deep := strings.Cut(below, ".")
 		if key == "x-servent" && deep {
 			key, _, _ = strings.Cut(inside, ".")
-			ok = ok && (slices.Contains(kinds, key) || rules().at("services", "a", "x-servent", key) == nil)
+			ok = ok && (slices.Contains(kinds, key) || schema.Rules().At("services", "a", "x-servent", key) == nil)
 		} else {
 			ok = ok && (key == "x-servent" || slices.Contains(said, key) || !ofService(key))
 		}

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"servent/system/notation"
+	"servent/system/sysfile/schema"
 )
 
 // walk checks the nodes of one file against the schema. What is wrong is reported and pruned, so that
@@ -29,7 +30,7 @@ const maxNodes = 300_000
 // file checks all documents of a source.
 func (w *walk) file() {
 	for _, doc := range w.src.docs {
-		w.value(rules(), nil, doc, nil)
+		w.value(schema.Rules(), nil, doc, nil)
 	}
 }
 
@@ -50,7 +51,7 @@ func (w *walk) afford(n *yaml.Node, at path) bool {
 }
 
 // value checks one node; false means that the caller drops it. key is the node of its key, or nil.
-func (w *walk) value(r *rule, key, n *yaml.Node, at path) bool {
+func (w *walk) value(r *schema.Rule, key, n *yaml.Node, at path) bool {
 	if !w.afford(n, at) {
 		return false
 	}
@@ -68,7 +69,7 @@ func (w *walk) value(r *rule, key, n *yaml.Node, at path) bool {
 		defer func() { w.active = w.active[:len(w.active)-1] }()
 	}
 	if r = w.choose(r, n); !w.fits(r, n) {
-		if parse := formats[r.Format]; parse != nil && n.Kind == yaml.ScalarNode && n.Value != "" {
+		if parse := schema.Format(r.Format); parse != nil && n.Kind == yaml.ScalarNode && n.Value != "" {
 			if err := parse(n.Value); err != nil {
 				return w.problem(n, at, "%s", err)
 			}
@@ -76,7 +77,7 @@ func (w *walk) value(r *rule, key, n *yaml.Node, at path) bool {
 		if w.src.lent && len(at) == 2 && at[0] == "services" && n.ShortTag() == "!!null" {
 			return true // Compose looks only at what a service becomes by it
 		}
-		return w.problem(spot{key: key, val: n}.node(), at, "want %s, have %s%s", r.want(), have(n), r.advice(n, at))
+		return w.problem(spot{key: key, val: n}.node(), at, "want %s, have %s%s", r.Want(), have(n), advice(r, n, at))
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -88,10 +89,10 @@ func (w *walk) value(r *rule, key, n *yaml.Node, at path) bool {
 }
 
 // choose returns the branch of a oneOf that the node can only mean, or the whole when none fits.
-func (w *walk) choose(r *rule, n *yaml.Node) *rule {
-	for len(r.choices) > 0 {
-		var fit []*rule
-		for _, c := range r.leaves() {
+func (w *walk) choose(r *schema.Rule, n *yaml.Node) *schema.Rule {
+	for len(r.Choices) > 0 {
+		var fit []*schema.Rule
+		for _, c := range r.Leaves() {
 			if w.fits(c, n) {
 				fit = append(fit, c)
 			}
@@ -111,14 +112,14 @@ func (w *walk) choose(r *rule, n *yaml.Node) *rule {
 }
 
 // fits says whether the node is of a type that the rule allows.
-func (w *walk) fits(r *rule, n *yaml.Node) bool {
-	if len(r.choices) > 0 {
-		return slices.ContainsFunc(r.leaves(), func(c *rule) bool { return w.fits(c, n) })
+func (w *walk) fits(r *schema.Rule, n *yaml.Node) bool {
+	if len(r.Choices) > 0 {
+		return slices.ContainsFunc(r.Leaves(), func(c *schema.Rule) bool { return w.fits(c, n) })
 	}
-	if len(r.types) == 0 {
+	if len(r.Types) == 0 {
 		return true
 	}
-	return slices.ContainsFunc(w.typesOf(n), func(t string) bool { return slices.Contains(r.types, t) })
+	return slices.ContainsFunc(w.typesOf(n), func(t string) bool { return slices.Contains(r.Types, t) })
 }
 
 // typesOf are the JSON types a node can be taken for. A text with a variable counts as what it becomes.
@@ -152,7 +153,7 @@ var scalarTypes = map[string][]string{
 	"!!null":  {"null"},
 }
 
-func (w *walk) mapping(r *rule, key, n *yaml.Node, at path) bool {
+func (w *walk) mapping(r *schema.Rule, key, n *yaml.Node, at path) bool {
 	first := map[string]*yaml.Node{}
 	w.keys(r, n, at, first, map[string]*yaml.Node{})
 	for _, name := range r.Required {
@@ -169,7 +170,7 @@ func (w *walk) mapping(r *rule, key, n *yaml.Node, at path) bool {
 
 // keys checks the keys of one mapping and of those merged into it. all collects every key, own only
 // those of this mapping: a key may override a merged one, but not stand twice.
-func (w *walk) keys(r *rule, n *yaml.Node, at path, all, own map[string]*yaml.Node) {
+func (w *walk) keys(r *schema.Rule, n *yaml.Node, at path, all, own map[string]*yaml.Node) {
 	kept := make([]*yaml.Node, 0, len(n.Content))
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
@@ -188,7 +189,7 @@ func (w *walk) keys(r *rule, n *yaml.Node, at path, all, own map[string]*yaml.No
 			continue
 		}
 		own[k.Value], all[k.Value] = k, k
-		sub, known := r.of(k.Value)
+		sub, known := r.Of(k.Value)
 		if !known {
 			w.unknown(r, k, v, at)
 			continue
@@ -206,7 +207,7 @@ func (w *walk) keys(r *rule, n *yaml.Node, at path, all, own map[string]*yaml.No
 	}
 }
 
-func (w *walk) merge(r *rule, v *yaml.Node, at path, all map[string]*yaml.Node) bool {
+func (w *walk) merge(r *schema.Rule, v *yaml.Node, at path, all map[string]*yaml.Node) bool {
 	from := mergedFrom(v)
 	if len(from) == 0 {
 		return w.problem(v, at, "<< wants a mapping or a list of mappings, have %s", have(follow(v)))
@@ -225,8 +226,8 @@ func (w *walk) merge(r *rule, v *yaml.Node, at path, all map[string]*yaml.Node) 
 	return true
 }
 
-func (w *walk) sequence(r *rule, key, n *yaml.Node, at path) bool {
-	items := cmp.Or(r.Items, &rule{})
+func (w *walk) sequence(r *schema.Rule, key, n *yaml.Node, at path) bool {
+	items := cmp.Or(r.Items, &schema.Rule{})
 	if len(n.Content) < r.Least {
 		return w.problem(spot{key: key, val: n}.node(), at, "want at least %d in this list", r.Least)
 	}
@@ -248,7 +249,7 @@ func (w *walk) sequence(r *rule, key, n *yaml.Node, at path) bool {
 	return true
 }
 
-func (w *walk) scalar(r *rule, n *yaml.Node, at path) bool {
+func (w *walk) scalar(r *schema.Rule, n *yaml.Node, at path) bool {
 	s, unset, err := w.src.interpolate(n.Value)
 	if err != nil {
 		return w.problem(n, at, "%s", err)
@@ -258,11 +259,11 @@ func (w *walk) scalar(r *rule, n *yaml.Node, at path) bool {
 			w.found.note(w.src.pos(n), at, "variable %s is not set; it stands for nothing", v)
 		}
 	}
-	if n.ShortTag() == "!!null" && slices.Contains(r.types, "null") {
+	if n.ShortTag() == "!!null" && slices.Contains(r.Types, "null") {
 		return true
 	}
-	if len(r.words) > 0 && !slices.Contains(r.words, s) {
-		return w.problem(n, at, "want one of %s, have %q%s", strings.Join(r.words, ", "), s, notation.Suggest(s, r.words))
+	if len(r.Words) > 0 && !slices.Contains(r.Words, s) {
+		return w.problem(n, at, "want one of %s, have %q%s", strings.Join(r.Words, ", "), s, notation.Suggest(s, r.Words))
 	}
 	if r.Pattern != "" && !regexp.MustCompile(r.Pattern).MatchString(s) {
 		return w.problem(n, at, "want %s, have %q", cmp.Or(formWords[r.Pattern], "text of the form "+r.Pattern), s)
@@ -270,13 +271,13 @@ func (w *walk) scalar(r *rule, n *yaml.Node, at path) bool {
 	if n.Style&yaml.DoubleQuotedStyle != 0 && slices.Contains(at, "x-servent") && at[len(at)-1] != "send" && strings.ContainsFunc(s, unicode.IsControl) {
 		return w.problem(n, at, `have %q: in double quotes \ begins an escape; use single quotes`, s)
 	}
-	if parse := formats[r.Format]; parse != nil {
+	if parse := schema.Format(r.Format); parse != nil {
 		if err := parse(s); err != nil {
 			return w.problem(n, at, "%s", err)
 		}
 	}
 	if f, err := strconv.ParseFloat(s, 64); err == nil && (r.Min != nil && f < *r.Min || r.Max != nil && f > *r.Max) {
-		return w.problem(n, at, "want %s, have %s", r.bounds(), s)
+		return w.problem(n, at, "want %s, have %s", r.Bounds(), s)
 	}
 	return true
 }

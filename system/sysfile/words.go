@@ -11,16 +11,17 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"servent/system/notation"
+	"servent/system/sysfile/schema"
 )
 
 // ofService says that a key is one of a service.
-func ofService(name string) bool { return rules().at("services", "a", name) != nil }
+func ofService(name string) bool { return schema.Rules().At("services", "a", name) != nil }
 
 // unknown reports a key that the schema does not have, and where it may belong.
-func (w *walk) unknown(r *rule, k, v *yaml.Node, at path) {
+func (w *walk) unknown(r *schema.Rule, k, v *yaml.Node, at path) {
 	name, known := k.Value, slices.Sorted(maps.Keys(r.Props))
-	if len(known) == 0 && len(r.patterns) > 0 {
-		form := r.patterns[len(r.patterns)-1].form.String()
+	if len(known) == 0 && len(r.Patterns) > 0 {
+		form := r.Patterns[len(r.Patterns)-1].Form.String()
 		w.problem(k, at.key(name), "want %s, have %q", cmp.Or(formWords[form], "a name of the form "+form), name)
 		return
 	}
@@ -57,13 +58,13 @@ func home(name string, at path, deep bool) string {
 		levels = []path{mine, service}
 	}
 	for _, level := range levels {
-		r := rules().at(level...)
+		r := schema.Rules().At(level...)
 		if r.Props[name] != nil {
 			return level.String()
 		}
 		var below []string
 		for _, key := range slices.Sorted(maps.Keys(r.Props)) {
-			if slices.ContainsFunc(r.Props[key].leaves(), func(r *rule) bool { return r.Props[name] != nil }) {
+			if slices.ContainsFunc(r.Props[key].Leaves(), func(r *schema.Rule) bool { return r.Props[name] != nil }) {
 				below = append(below, level.key(key).String())
 			}
 		}
@@ -96,50 +97,10 @@ var formWords = map[string]string{
 	"^[a-zA-Z0-9_-]+$":  "a name of letters, digits, _ and -",
 }
 
-// bounds is "a number from 1 to 64".
-func (r *rule) bounds() string {
-	switch {
-	case r.Max == nil:
-		return fmt.Sprintf("at least %v", *r.Min)
-	case r.Min == nil:
-		return fmt.Sprintf("at most %v", *r.Max)
-	}
-	return fmt.Sprintf("a number from %v to %v", *r.Min, *r.Max)
-}
-
-// want is what the rule allows, in words.
-func (r *rule) want() string {
-	var words []string
-	for _, c := range r.leaves() {
-		if len(c.types) > 3 {
-			return "a plain value"
-		}
-		if len(c.words) > 0 {
-			words = append(words, "one of "+strings.Join(c.words, ", "))
-			continue
-		}
-		for _, t := range c.types {
-			if t == "string" && slices.ContainsFunc(c.types, func(t string) bool { return t == "integer" || t == "number" || t == "boolean" }) {
-				continue // Compose allows text where a variable may stand
-			}
-			if t != "null" {
-				words = append(words, typeWords[t])
-			}
-		}
-	}
-	slices.Sort(words)
-	return strings.Join(slices.Compact(words), " or ")
-}
-
-var typeWords = map[string]string{
-	"object": "a mapping", "array": "a list", "string": "text",
-	"integer": "a whole number", "number": "a number", "boolean": "true or false",
-}
-
 // advice is what to do about a value of another type than the rule allows, or "".
-func (r *rule) advice(n *yaml.Node, at path) string {
-	mapping := slices.ContainsFunc(r.leaves(), func(c *rule) bool { return slices.Contains(c.types, "object") })
-	list := slices.ContainsFunc(r.leaves(), func(c *rule) bool { return slices.Contains(c.types, "array") })
+func advice(r *schema.Rule, n *yaml.Node, at path) string {
+	mapping := slices.ContainsFunc(r.Leaves(), func(c *schema.Rule) bool { return slices.Contains(c.Types, "object") })
+	list := slices.ContainsFunc(r.Leaves(), func(c *schema.Rule) bool { return slices.Contains(c.Types, "array") })
 	_, item := index(at[len(at)-1])
 	switch n.Kind {
 	case yaml.SequenceNode:
@@ -159,7 +120,7 @@ func (r *rule) advice(n *yaml.Node, at path) string {
 		switch text := clip(n.Value); {
 		case n.ShortTag() == "!!null" && item:
 			return "; leave out the - or write something behind it"
-		case n.ShortTag() == "!!null" && r.want() == "a mapping":
+		case n.ShortTag() == "!!null" && r.Want() == "a mapping":
 			return "; indent by one step more what belongs to it, or leave it out"
 		case n.ShortTag() == "!!null":
 			return "; write something behind it, or leave it out"

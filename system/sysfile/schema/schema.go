@@ -1,4 +1,8 @@
-package sysfile
+// Package schema is what may stand in a system file, without a file: the keys of Compose and of x-servent,
+// what values they take, and what becomes of each. It reads two files of data: x-servent.json is the schema
+// of our keys, compose.json what becomes of each of Compose's; docs/file.md is written from both. It never
+// sees YAML. Start at [Rules].
+package schema
 
 import (
 	_ "embed"
@@ -7,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/compose-spec/compose-go/v2/schema"
+	compose "github.com/compose-spec/compose-go/v2/schema"
 
 	"servent/architecture"
 )
@@ -15,13 +19,13 @@ import (
 //go:embed x-servent.json
 var ours []byte
 
-// Schema is the JSON schema (draft 2020-12) of a system file: Compose's own, with x-servent at the top
+// JSON is the schema (JSON Schema, draft 2020-12) of a system file: Compose's own, with x-servent at the top
 // and in every service. Editors complete and check with it and show what Servent does not act on; the
-// walk reads the same bytes. Its formats are what [formats] reads.
-func Schema() []byte {
+// walk reads the same bytes, as [Rules]. Its formats are those of [Format].
+func JSON() []byte {
 	b, err := json.MarshalIndent(spec(), "", "  ")
 	if err != nil {
-		panic("sysfile: the schema cannot be written: " + err.Error())
+		panic("schema: the schema cannot be written: " + err.Error())
 	}
 	return append(b, '\n')
 }
@@ -29,11 +33,11 @@ func Schema() []byte {
 // spec builds the schema as a tree of JSON values.
 func spec() map[string]any {
 	var root, defs map[string]any
-	if err := json.Unmarshal([]byte(schema.Schema), &root); err != nil {
-		panic("sysfile: Compose's schema: " + err.Error())
+	if err := json.Unmarshal([]byte(compose.Schema), &root); err != nil {
+		panic("schema: Compose's schema: " + err.Error())
 	}
 	if err := json.Unmarshal(ours, &defs); err != nil {
-		panic("sysfile: x-servent.json: " + err.Error())
+		panic("schema: x-servent.json: " + err.Error())
 	}
 	for path, t := range treatments() {
 		at := find(root, root, strings.Split(path, "."))

@@ -1,4 +1,6 @@
-package sysfile
+// Package edit changes single values of a YAML text and keeps every other byte of it: comments, layout,
+// quotes. It knows YAML and nothing of systems; it opens no file. Start at [Set].
+package edit
 
 import (
 	"bytes"
@@ -13,15 +15,6 @@ import (
 
 	"servent/system"
 )
-
-// AbsolutePath is a path as compare's variants have it, from the top of the file: one that begins with
-// services. or x-servent. is whole already, any other is a key of the service's x-servent.
-func AbsolutePath(service system.ServiceName, path string) string {
-	if strings.HasPrefix(path, "services.") || strings.HasPrefix(path, "x-servent.") {
-		return path
-	}
-	return "services." + string(service) + ".x-servent." + path
-}
 
 // Set changes one value of a system file and keeps every other byte: comments, layout, quotes. The path is
 // dotted: services.web.x-servent.architecture. A key that is missing is added at the start of its mapping,
@@ -79,7 +72,7 @@ func set(text []byte, path, value string) ([]byte, system.Pos, error) {
 		}
 		var found *yaml.Node
 		for k := 0; k+1 < len(n.Content); k += 2 {
-			if isMerge(n.Content[k]) {
+			if merges(n.Content[k]) {
 				return nil, at, fmt.Errorf("%s merges another mapping; change it by hand", strings.Join(keys[:i], "."))
 			}
 			if n.Content[k].Value == key {
@@ -123,6 +116,11 @@ func insert(text []byte, n *yaml.Node, key, value string) ([]byte, error) {
 		end = "\r\n"
 	}
 	return splice(text, at, at, key+": "+quoted(value)+end+string(line)), nil
+}
+
+// merges says that a key takes another mapping in.
+func merges(key *yaml.Node) bool {
+	return key.Kind == yaml.ScalarNode && key.Value == "<<" && key.Style == 0
 }
 
 func splice(text []byte, from, to int, word string) []byte {
@@ -174,7 +172,7 @@ func quoted(value string) string {
 	}
 	text, err := json.Marshal(value)
 	if err != nil {
-		panic("sysfile: a text cannot be written as JSON: " + err.Error())
+		panic("edit: a text cannot be written as JSON: " + err.Error())
 	}
 	return string(text)
 }

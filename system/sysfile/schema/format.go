@@ -1,4 +1,4 @@
-package sysfile
+package schema
 
 import (
 	"fmt"
@@ -12,8 +12,10 @@ import (
 	"servent/system/notation"
 )
 
-// formats are how values are written. The schema names them, the walk checks them; package notation
-// reads them, and the Compose library what is Compose's alone.
+// Format is the parser of a format that the schema names: how a value is written. It is nil for one that
+// we leave to the schema's other words. Package notation reads them, and the Compose library what is Compose's alone.
+func Format(name string) func(string) error { return formats[name] }
+
 var formats = map[string]func(string) error{
 	"servent-amount":      check(notation.Amount),
 	"servent-bits":        check(notation.Bits),

@@ -1,4 +1,4 @@
-package sysfile
+package schema
 
 import (
 	_ "embed"
@@ -11,9 +11,9 @@ import (
 //go:embed compose.json
 var theirs []byte
 
-// treatment is what becomes of a key of Compose: one of Does, Note and Refused says it, in words that
+// Treatment is what becomes of a key of Compose: one of Does, Note and Refused says it, in words that
 // fit behind "the key is …".
-type treatment struct {
+type Treatment struct {
 	Does    string // acted on: what it says
 	Note    string // accepted and not acted on: why
 	Refused string // why
@@ -22,30 +22,32 @@ type treatment struct {
 	Required []string // keys of its long form
 }
 
-// treatments is compose.json: each key by its path, with * for any name or item. What only leads to
-// others, as services.* does, is there without a word.
-var treatments = sync.OnceValue(func() map[string]treatment {
-	var all map[string]treatment
+// Treatments is compose.json: each key by its path, with * for any name or item. What only leads to
+// others, as services.* does, is there without a word. It is shared and must not be changed.
+func Treatments() map[string]Treatment { return treatments() }
+
+var treatments = sync.OnceValue(func() map[string]Treatment {
+	var all map[string]Treatment
 	if err := json.Unmarshal(theirs, &all); err != nil {
-		panic("sysfile: compose.json: " + err.Error())
+		panic("schema: compose.json: " + err.Error())
 	}
 	for key := range maps.Clone(all) {
 		for i := strings.LastIndex(key, "."); i > 0; i = strings.LastIndex(key[:i], ".") {
 			if _, said := all[key[:i]]; !said {
-				all[key[:i]] = treatment{}
+				all[key[:i]] = Treatment{}
 			}
 		}
 	}
 	return all
 })
 
-// treat finds the treatment of a key below the path of another; its own before that of *.
-func treat(above, name string) (as string, t treatment, known bool) {
+// Treat finds the treatment of a key below the path of another; its own before that of *.
+func Treat(above, name string) (as string, t Treatment, known bool) {
 	for _, as := range []string{name, "*"} {
 		as = strings.TrimPrefix(above+"."+as, ".")
 		if t, known = treatments()[as]; known {
 			return as, t, true
 		}
 	}
-	return "", treatment{}, false
+	return "", Treatment{}, false
 }
