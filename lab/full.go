@@ -256,7 +256,7 @@ func (r *run) top(v Variant, nodes int) float64 {
 		return most
 	}
 	most := r.most(v, nodes)
-	if e, err := r.expect(v.System.Service(r.service), nodes); err == nil && !v.Up {
+	if e, err := r.expect(v, v.System.Service(r.service), nodes); err == nil {
 		most = min(most, e.Rate)
 	}
 	r.tops[key] = most

@@ -40,7 +40,7 @@ func (r *run) conclude() *result.Result {
 		res.Variants = append(res.Variants, r.variant(v))
 	}
 	for _, v := range r.refused {
-		res.Variants = append(res.Variants, result.Variant{Name: v.Name, Set: v.Set, Architecture: system.Architecture(v.Set["architecture"]), Refused: v.Refused,
+		res.Variants = append(res.Variants, result.Variant{Name: v.Name, Set: v.Set, File: v.File, Up: v.Up, Architecture: system.Architecture(v.Set["architecture"]), Refused: v.Refused,
 			Verdict: "refused", Answers: result.Answers{Verdict: check.Unchecked, Checker: string(check.None)}, Points: []result.Point{}})
 	}
 	res.Stated = r.stated()
@@ -61,7 +61,7 @@ func (r *run) conclude() *result.Result {
 // variant is what was found of one.
 func (r *run) variant(v Variant) result.Variant {
 	svc := v.System.Service(r.service)
-	out := result.Variant{Name: v.Name, Set: v.Set, Architecture: svc.Architecture, Points: []result.Point{}, Survival: r.survival[v.Name], Verdict: "unranked"}
+	out := result.Variant{Name: v.Name, Set: v.Set, File: v.File, Up: v.Up, Architecture: svc.Architecture, Points: []result.Point{}, Survival: r.survival[v.Name], Verdict: "unranked"}
 	var checkers []*check.Checker
 	var samples []law.Sample
 	for _, n := range r.nodes {
@@ -88,7 +88,7 @@ func (r *run) variant(v Variant) result.Variant {
 	if r.checks == check.None {
 		out.Answers.Text = r.looks.Why
 	}
-	if n := len(out.Points); n > 0 {
+	if n := len(out.Points); n > 0 && !v.Up { // what a node of n times the workers costs stands nowhere
 		out.Cost = r.cost(&out.Points[n-1])
 	}
 	out.Law = r.law(samples)
@@ -159,6 +159,9 @@ func (r *run) stated() result.Stated {
 	s := result.Stated{
 		Typed: []string{}, Measured: []string{"program", "sockets", "routing", "answers"}, Emulated: []string{"capacity", "link delay"},
 		Construction: []string{"one node serves no more than its capacity, so a single instance is flat and n equal ones grow until something else bounds them"},
+	}
+	if slices.ContainsFunc(r.variants, func(v Variant) bool { return v.Up }) {
+		s.Construction = append(s.Construction, "what is scaled up has one node with N times the workers: its capacity is that of N nodes, and nothing is sent onward")
 	}
 	for _, c := range r.capacities() {
 		text := fmt.Sprintf("capacity of %s: %s per node", c.Group, perSecond(c.Rate*float64(c.Workers)))

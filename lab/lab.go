@@ -30,6 +30,7 @@ type Variant struct {
 	Name    string
 	Set     map[string]string // path → value over the file
 	System  *system.System    // as loaded and bundled; nil when it is refused
+	File    string            // that it is, whole; "": the user's file with Set
 	Refused string            // why it cannot be run
 	Up      bool              // scaled up: one node with n times the workers, instead of n nodes
 }

@@ -45,7 +45,7 @@ const (
 )
 
 func newPlan(o Options) (*plan, error) {
-	p := &plan{service: o.Service, depth: cmp.Or(o.Depth, result.Quick), repeats: o.Repeats, samples: o.Samples, slow: o.Slow, seed: o.Seed, nodes: o.Nodes, per: perWorker}
+	p := &plan{service: o.Service, depth: cmp.Or(o.Depth, result.Quick), repeats: o.Repeats, samples: o.Samples, slow: cmp.Or(o.Slow, 1), seed: o.Seed, nodes: o.Nodes, per: perWorker}
 	if !(p.slow >= 1 && p.slow <= mostSlow) {
 		return nil, fmt.Errorf("slow: want 1 to %d, have %v", mostSlow, p.slow)
 	}
@@ -55,6 +55,9 @@ func newPlan(o Options) (*plan, error) {
 			p.refused = append(p.refused, v)
 		case v.System.Service(o.Service) == nil:
 			return nil, fmt.Errorf("variant %s has no service %s", v.Name, o.Service)
+		case len(p.variants) > 0 && unlike(p.variants[0], v) != "":
+			v.Refused = unlike(p.variants[0], v)
+			p.refused = append(p.refused, v)
 		default:
 			p.variants = append(p.variants, v)
 		}

@@ -2,8 +2,11 @@ package lab
 
 import (
 	"errors"
+	"fmt"
 	"math"
+	"slices"
 
+	"servent/architecture"
 	"servent/lab/law"
 	"servent/lab/load"
 	"servent/lab/result"
@@ -17,23 +20,55 @@ import (
 func (r *run) theory(v Variant, svc *system.Service) *result.Theory {
 	out := &result.Theory{}
 	for _, n := range r.nodes {
-		e, err := r.expect(svc, n)
+		e, err := r.expect(v, svc, n)
 		if err != nil {
 			return nil
 		}
 		out.Formula, out.Source = e.Formula, e.Source
+		if v.Up {
+			out.Formula = "N·c·μ"
+		}
 		out.Curve = append(out.Curve, result.CurvePoint{Nodes: n, Rate: e.Rate, Low: e.Rate, High: e.Rate})
 		if e.Lookups > 0 {
 			out.Hops = append(out.Hops, result.CurvePoint{Nodes: n, Rate: e.Lookups, Low: e.Lookups, High: e.Lookups})
 		}
 	}
+	if row, _ := architecture.Of(svc.Architecture); v.Up || row.Where == architecture.SomeNodes {
+		r.queues(v, r.base.Nodes[0].Capacity, out)
+	}
 	return out
+}
+
+// queues sets one queue for all workers beside a queue at every node, where variants are scaled both ways. In a
+// closed loop with exponential service at N nodes of c workers it is mean value analysis of one M/M/(N·c) station
+// against N stations M/M/c that each get an equal share at random: at one node workers idle while requests wait at another.
+func (r *run) queues(v Variant, c system.Capacity, out *result.Theory) {
+	n := r.nodes[len(r.nodes)-1]
+	if n < 2 || !slices.ContainsFunc(r.variants, func(v Variant) bool { return v.Up }) {
+		return
+	}
+	w, clients := max(1, c.Workers), r.per*workers(r.base.Nodes, n)
+	one, err := law.MVA([]law.Station{{Demand: 1 / c.Rate, Workers: n * w}}, clients, 0)
+	if err != nil {
+		return
+	}
+	many, err := law.MVA(slices.Repeat([]law.Station{{Demand: 1 / c.Rate / float64(n), Workers: w}}, n), clients, 0)
+	if err != nil {
+		return
+	}
+	up := fmt.Sprintf("one queue, M/M/%d: %s", n*w, perSecond(one.Throughput))
+	side := fmt.Sprintf("%d queues, %[1]d·M/M/%d at random: %s", n, w, perSecond(many.Throughput))
+	if v.Up {
+		up, side = side, up
+	}
+	out.Formula += fmt.Sprintf("; %s with %d clients, against %s", side, clients, up)
+	out.Source += "; mean value analysis, Reiser and Lavenberg, JACM 27(2), 1980"
 }
 
 var errUnlike = errors.New("nodes differ in their capacity")
 
 // expect is what the textbook expects on so many nodes.
-func (r *run) expect(svc *system.Service, nodes int) (law.Expected, error) {
+func (r *run) expect(v Variant, svc *system.Service, nodes int) (law.Expected, error) {
 	c := r.base.Nodes[0].Capacity
 	for _, g := range r.base.Nodes[1:] {
 		if g.Capacity != c {
@@ -41,7 +76,9 @@ func (r *run) expect(svc *system.Service, nodes int) (law.Expected, error) {
 		}
 	}
 	cl := law.Cluster{Nodes: nodes, Workers: max(1, c.Workers), Rate: c.Rate, Pass: pass(c)}
-	if (svc.Architecture == system.Partitioned || svc.Architecture == system.Ring) && r.keyed() {
+	if v.Up {
+		cl.Nodes, cl.Workers = 1, nodes*cl.Workers
+	} else if (svc.Architecture == system.Partitioned || svc.Architecture == system.Ring) && r.keyed() {
 		cl.Shares = r.shares(svc.Architecture, nodes)
 	}
 	return law.Expect(svc.Architecture, cl)

@@ -39,6 +39,7 @@ type Result struct {
 	System   string             `json:"system"`
 	Service  system.ServiceName `json:"service"` // the one compared
 	Files    []string           `json:"files"`
+	Given    []string           `json:"given,omitempty"` // of them, those named on the command line, from the system's folder
 	Mode     Mode               `json:"mode"`
 	Depth    Depth              `json:"depth"`
 	Seed     uint64             `json:"seed"`
@@ -107,7 +108,9 @@ type Stated struct {
 // Variant is one way of running the same application.
 type Variant struct {
 	Name         string              `json:"name"`
-	Set          map[string]string   `json:"set"` // path → value over the file
+	Set          map[string]string   `json:"set"`            // path → value over the file
+	File         string              `json:"file,omitempty"` // that it is, whole; nothing is set then
+	Up           bool                `json:"up,omitempty"`   // on one node, with as many times the workers as the point has nodes
 	Architecture system.Architecture `json:"architecture"`
 	Refused      string              `json:"refused,omitempty"` // why it was not run: the declared data forbids it
 	Verdict      string              `json:"verdict"`           // best, worse, same, wrong, refused, unranked

@@ -1,0 +1,124 @@
+package lab
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"servent/lab/result"
+	"servent/system"
+)
+
+// alike is a service on nodes that are all alike.
+func alike(a system.Architecture, change func(*system.System)) Variant {
+	sys := &system.System{Name: "shop", Services: []system.Service{{Name: "cart", Architecture: a, Key: "/c/{key}"}},
+		Nodes: []system.NodeGroup{{Name: "eu", Count: 3, Capacity: system.Capacity{Rate: 50}}}}
+	if change != nil {
+		change(sys)
+	}
+	return Variant{Name: string(a), System: sys}
+}
+
+func TestScale(t *testing.T) {
+	groups := func(s *system.System) { s.Nodes = append(s.Nodes, system.NodeGroup{Name: "ap"}) }
+	hot := func(s *system.System) { s.Services[0].Switch.Policy = "random" }
+	for _, tt := range []struct {
+		name string
+		how  string
+		all  []Variant
+		want []string
+	}{
+		{"out", "out", []Variant{alike(system.Single, nil)}, []string{"single"}},
+		{"up", "up", []Variant{alike(system.Partitioned, nil)}, []string{"partitioned up"}},
+		{"both, and two that are one", "both", []Variant{alike(system.Single, nil), alike(system.Replicated, nil), alike(system.Partitioned, hot)},
+			[]string{"single", "single up", "replicated", "replicated up: on one node it has one instance, as single up has", "partitioned", "partitioned up"}},
+		{"an overlay", "up", []Variant{alike(system.Ring, nil)}, []string{"ring up: ring is made of many nodes: on one there is nobody to ask"}},
+		{"a function", "up", []Variant{alike(system.Function, nil)}, []string{"function up: function has as many instances as calls need already"}},
+		{"two groups", "up", []Variant{alike(system.Single, groups)}, []string{"single up: its nodes are in 2 groups: which of them would grow? Scaling up is compared where all nodes are alike"}},
+		{"refused already", "both", []Variant{{Name: "x", Refused: "no"}}, []string{"x: no"}},
+		{"sideways", "sideways", nil, nil},
+	} {
+		got, err := Scale(tt.all, "cart", tt.how)
+		if (err != nil) != (tt.name == "sideways") {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		var said []string
+		for _, v := range got {
+			if (v.System == nil) != (v.Refused != "") || v.Up != strings.HasSuffix(v.Name, " up") {
+				t.Errorf("%s: %+v", tt.name, v)
+			}
+			said = append(said, strings.TrimSuffix(v.Name+": "+v.Refused, ": "))
+		}
+		if !slices.Equal(said, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, said, tt.want)
+		}
+	}
+}
+
+func TestUnlikeNodesAreRefused(t *testing.T) {
+	first := alike(system.Single, nil)
+	for _, tt := range []struct {
+		change func(*system.NodeGroup)
+		want   string
+	}{
+		{func(g *system.NodeGroup) {
+			g.Labels, g.Pos.Line, g.Capacity.Workers = map[string]string{"disk": "ssd"}, 7, 1
+		}, ""},
+		{func(g *system.NodeGroup) { g.Count = 5 }, "5 nodes in eu, not 3"},
+		{func(g *system.NodeGroup) { g.Capacity.Rate = 80 }, "eu serves 80/s with 1 worker, 800/s onward, not 50/s with 1 worker, 500/s onward"},
+		{func(g *system.NodeGroup) { g.Capacity = system.Capacity{} }, "eu serves what is measured, not 50/s with 1 worker, 500/s onward"},
+		{func(g *system.NodeGroup) { g.Site = "ap" }, "eu is at ap, not "},
+		{func(g *system.NodeGroup) { g.Links = []system.LinkSpec{{To: "ap"}} }, "the links of eu differ"},
+		{func(g *system.NodeGroup) { g.Price.Amount = 5 }, "a node of eu costs 5 , not 0 "},
+		{func(g *system.NodeGroup) { g.Name = "us" }, "single has no group us; it has no group eu"},
+	} {
+		v := alike(system.Replicated, func(s *system.System) { tt.change(&s.Nodes[0]) })
+		want := tt.want
+		if want != "" {
+			want = "its nodes are not those of single: " + want
+		}
+		if got := unlike(first, v); got != want {
+			t.Errorf("unlike = %q, want %q", got, want)
+		}
+		p, err := newPlan(Options{Variants: []Variant{first, v}, Service: "cart", Repeats: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (len(p.refused) == 1) != (tt.want != "") {
+			t.Errorf("%q: %d are refused", tt.want, len(p.refused))
+		}
+	}
+}
+
+// Four workers behind one queue have work as long as anybody waits: 4μ. Four queues at random leave some idle:
+// a closed balanced network of N customers at M stations has μN/(N+M−1)·M/M, Lazowska et al., Quantitative System
+// Performance, table 5.1.
+func TestTheoryOfUpAndOut(t *testing.T) {
+	up, out := alike(system.Single, nil), alike(system.Replicated, nil)
+	up.Up = true
+	r := &run{plan: &plan{variants: []Variant{out, up}, service: "cart", base: out.System, nodes: []int{1, 4}, per: perWorker}}
+	a, b := r.theory(up, up.System.Service("cart")), r.theory(out, out.System.Service("cart"))
+	if a == nil || b == nil {
+		t.Fatalf("theory %+v, %+v", a, b)
+	}
+	if got := a.Curve[1].Rate; math.Abs(got-200) > 1e-9 {
+		t.Errorf("up on 4 workers of 50/s: %v, want 200", got)
+	}
+	const queues = 50.0 * 16 / (16 + 4 - 1) * 4
+	for _, tt := range []struct {
+		got  *result.Theory
+		want string
+	}{
+		{a, "N·c·μ; one queue, M/M/4: 200/s with 16 clients, against 4 queues, 4·M/M/1 at random: " + perSecond(queues)},
+		{b, "4 queues, 4·M/M/1 at random: " + perSecond(queues) + " with 16 clients, against one queue, M/M/4: 200/s"},
+	} {
+		if !strings.HasSuffix(tt.got.Formula, tt.want) || !strings.Contains(tt.got.Source, "Reiser and Lavenberg") {
+			t.Errorf("theory %q (%s), want %q", tt.got.Formula, tt.got.Source, tt.want)
+		}
+	}
+	r.variants = r.variants[:1]
+	if b = r.theory(out, out.System.Service("cart")); strings.Contains(b.Formula, "queue") {
+		t.Errorf("with nothing scaled up: %s", b.Formula)
+	}
+}
