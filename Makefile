@@ -31,7 +31,7 @@ long: ## what takes longer: race detector, every fuzz test for FUZZTIME
 	SERVENT_LONG=1 go test -race -timeout 20m $(PKGS)
 	@go list $(PKGS) | while read p; do \
 		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-			echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+			echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$p || exit 1; \
 		done; done
 
 golden: ## rewrite golden files; read their diff before you commit
