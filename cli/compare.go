@@ -3,12 +3,9 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +22,6 @@ import (
 	"servent/lab/result"
 	"servent/launch"
 	"servent/system"
-	"servent/system/sysfile"
 )
 
 type compareOptions struct {
@@ -39,28 +35,30 @@ type compareOptions struct {
 	full    bool
 	slow    float64
 	samples int
+	scale   string
 }
 
 func (e *env) compareCmd() *cobra.Command {
 	var o compareOptions
 	cmd := &cobra.Command{
-		Use:   "compare [FOLDER|FILE]",
+		Use:   "compare [FOLDER|FILE…]",
 		Short: "Run one application under several variants and say which one scales",
 		Long: "Compare runs the file's application, unchanged, under several variants on emulated nodes of this machine, all under\n" +
 			"the same load: by default under every architecture that its keys and software allow, on 1, 2 and 4 nodes. It says\n" +
 			"which variant scales, whether the answers were right, and what the death of a node costs.\n" +
-			"The file's x-servent.compare sets service, variants, load, check and goal; flags win over it.",
-		Example: "  servent compare\n  servent compare --vary architecture=single,partitioned --nodes 1,2,3",
-		Args:    cobra.MaximumNArgs(1),
+			"The file's x-servent.compare sets service, variants, load, check and goal; flags win over it.\n" +
+			"Two or more files are variants of one another: load and goal are those of the first, and their nodes must be alike.",
+		Example: "  servent compare\n  servent compare --vary architecture=single,partitioned --vary switch.policy=p2c,random\n" +
+			"  servent compare monolith.yaml services.yaml\n  servent compare --scale both --vary architecture=replicated",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := e.at(args); err != nil {
+			if err := e.whole(args, o); err != nil {
 				return err
 			}
-			return e.compare(cmd.Context(), o)
+			return e.compare(cmd.Context(), o, args)
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&o.vary, "vary", nil, "`PATH=A,B` a key of the service's x-servent and the values it takes; more than once for every combination")
+	f.StringArrayVar(&o.vary, "vary", nil, "`PATH=A,B` a key of the service's x-servent, of the service or of the file, and the values it takes; more than once for every combination")
 	f.StringVar(&o.service, "service", "", "the `SERVICE` that is varied; the file's, or the only one with a key, by default")
 	f.StringVar(&o.nodes, "nodes", "", "numbers of nodes, like 1,2,4")
 	f.IntVar(&o.repeats, "repeats", 6, "turns of every variant on every number of nodes; fewer than 6 give no interval of 95 %")
@@ -68,6 +66,7 @@ func (e *env) compareCmd() *cobra.Command {
 	f.BoolVar(&o.full, "full", false, "up to 32 nodes, and for each the greatest rate that keeps the goal; says first how long it takes")
 	f.Float64Var(&o.slow, "slow", 1, "stretch emulated time `K`-fold, for a host that wakes up too late; figures are in the file's time")
 	f.IntVar(&o.samples, "samples", 10000, "of --full alone: requests that a rate is judged by; fewer take less time and make p99 unsure")
+	f.StringVar(&o.scale, "scale", "out", "`out` to more nodes, up to more workers on one node, or both side by side")
 	f.StringVar(&o.against, "against", "", "an earlier result.json, or its folder: exit 1 when something became worse")
 	f.Uint64Var(&o.seed, "seed", 1, "of every draw; one seed sends the same requests again")
 	return cmd
@@ -80,7 +79,7 @@ func (o compareOptions) depth() result.Depth {
 	return result.Quick
 }
 
-func (e *env) compare(ctx context.Context, o compareOptions) error {
+func (e *env) compare(ctx context.Context, o compareOptions, files []string) error {
 	base, err := e.load(ctx)
 	if err != nil {
 		return err
@@ -103,8 +102,15 @@ func (e *env) compare(ctx context.Context, o compareOptions) error {
 			return err
 		}
 	}
-	if o.repeats < 1 {
+	switch {
+	case o.repeats < 1:
 		return misuse{errors.New("repeats: want 1 or more")}
+	case !slices.Contains([]string{"out", "up", "both"}, o.scale):
+		return misuse{fmt.Errorf("scale: want out, up or both, have %q", o.scale)}
+	case o.scale == "both":
+		if err := few(len(files), o.scale); err != nil {
+			return err
+		}
 	}
 	if !(o.slow >= 1 && o.slow <= 256) {
 		return misuse{fmt.Errorf("slow: want 1 to 256, have %v", o.slow)}
@@ -117,7 +123,16 @@ func (e *env) compare(ctx context.Context, o compareOptions) error {
 		return err
 	}
 	lo.Dir, lo.Blobs = filepath.Join(string(state), "lab"), state.Blobs()
-	if lo.Variants, err = e.variants(ctx, base, lo.Service, o.vary); err != nil {
+	if len(files) > 1 {
+		lo.Files = files
+		lo.Variants, err = e.wholeFiles(ctx, base, files)
+	} else {
+		lo.Variants, err = e.variants(ctx, base, lo.Service, o)
+	}
+	if err == nil {
+		lo.Variants, err = lab.Scale(lo.Variants, lo.Service, o.scale)
+	}
+	if err != nil {
 		return err
 	}
 	exe, err := os.Executable()
@@ -137,6 +152,7 @@ func (e *env) compare(ctx context.Context, o compareOptions) error {
 	if err != nil {
 		return err
 	}
+	res.Given = e.files
 	if err := e.compared(ctx, res, string(state)); err != nil || earlier == nil {
 		return err
 	}
@@ -179,8 +195,8 @@ func (e *env) compared(ctx context.Context, res *result.Result, state string) er
 			o.Width = w
 		}
 	}
-	if best := res.Verdict.Best; best != "" && res.Verdict.Kind == "winner" {
-		o.Next = append(o.Next, report.Next{Command: "servent" + e.where() + " apply " + shellWord(best), Why: "writes it into " + near(res.Files[0])})
+	if next := e.winner(res); next.Command != "" {
+		o.Next = append(o.Next, next)
 	}
 	if err := report.Terminal(e.out, res, o); err != nil {
 		return err
@@ -191,6 +207,20 @@ func (e *env) compared(ctx context.Context, res *result.Result, state string) er
 // late says that the host woke up too late for the capacity of the nodes.
 func late(res *result.Result) bool {
 	return slices.ContainsFunc(res.Validity.Checks, func(c result.Check) bool { return c.Name == lab.Clock && !c.OK })
+}
+
+// winner is what to do with the best variant, if there is one.
+func (e *env) winner(res *result.Result) report.Next {
+	i := slices.IndexFunc(res.Variants, func(v result.Variant) bool { return v.Name == res.Verdict.Best })
+	switch {
+	case res.Verdict.Kind != "winner" || i < 0:
+	case res.Variants[i].File != "":
+		return report.Next{Command: "servent up " + shellWord(res.Variants[i].File), Why: "runs it"}
+	case res.Variants[i].Up:
+	default:
+		return report.Next{Command: "servent" + e.where() + " apply " + shellWord(res.Variants[i].Name), Why: "writes it into " + near(res.Files[0])}
+	}
+	return report.Next{}
 }
 
 // writePage writes the report as one HTML file.
@@ -254,127 +284,4 @@ func numbers(text string) ([]int, error) {
 		out = append(out, n)
 	}
 	return out, nil
-}
-
-// variants loads the file once for every combination of values. One that the file's declarations forbid is
-// kept with the reason.
-func (e *env) variants(ctx context.Context, base *sysfile.Result, service system.ServiceName, words []string) ([]lab.Variant, error) {
-	axes, err := axes(base.System, service, words)
-	if err != nil {
-		return nil, err
-	}
-	all := []lab.Variant{{Set: map[string]string{}}}
-	for _, a := range axes {
-		var next []lab.Variant
-		for _, v := range all {
-			for _, value := range a.Values {
-				set := maps.Clone(v.Set)
-				set[a.Path] = value
-				next = append(next, lab.Variant{Name: strings.TrimSpace(v.Name + " " + value), Set: set})
-			}
-		}
-		all = next
-	}
-	for i := range all {
-		if err := e.variant(ctx, base, service, &all[i]); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
-}
-
-// axes are the paths that vary and their values: those of the flags, else of the file, else the architectures.
-func axes(sys *system.System, service system.ServiceName, words []string) ([]system.Variant, error) {
-	var out []system.Variant
-	for _, w := range words {
-		path, values, ok := strings.Cut(w, "=")
-		if !ok || path == "" || values == "" {
-			return nil, misuse{&system.Hint{Err: fmt.Errorf("vary: want PATH=A,B, have %q", w), Next: "servent compare --vary architecture=single,replicated"}}
-		}
-		if slices.ContainsFunc(out, func(v system.Variant) bool { return v.Path == path }) {
-			return nil, misuse{fmt.Errorf("vary: %s stands twice", path)}
-		}
-		out = append(out, system.Variant{Path: path, Values: strings.Split(values, ",")})
-	}
-	switch {
-	case len(out) > 0:
-	case sys.Compare != nil && len(sys.Compare.Variants) > 0:
-		out = sys.Compare.Variants
-	default:
-		out = []system.Variant{{Path: "architecture", Values: lab.Architectures(sys.Service(service))}}
-	}
-	return out, nil
-}
-
-// variant loads the user's file under a variant: its values stand in a file of their own that is merged over
-// the user's, so that it is read and checked as if they stood there.
-func (e *env) variant(ctx context.Context, base *sysfile.Result, service system.ServiceName, v *lab.Variant) error {
-	dir := filepath.Join(string(e.folder()), "variants")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	over := filepath.Join(dir, "variant.yaml")
-	if err := os.WriteFile(over, overlay(service, v.Set), 0o600); err != nil {
-		return err
-	}
-	abs, err := filepath.Abs(over)
-	if err != nil {
-		return err
-	}
-	own := *e
-	own.files = slices.Clone(e.files)
-	for _, f := range base.Files { // without files given, those that were found: the system's and its override
-		name := filepath.Base(f)
-		if len(e.files) > 0 || !strings.HasPrefix(name, "compose.") && !strings.HasPrefix(name, "docker-compose.") {
-			continue
-		}
-		file, err := filepath.Abs(f)
-		if err != nil {
-			return err
-		}
-		own.files = append(own.files, file)
-	}
-	own.files = append(own.files, abs)
-	own.err = io.Discard // its notes are those of the user's file
-	res, err := own.load(ctx)
-	if problems := (system.Problems)(nil); errors.As(err, &problems) {
-		var why []string
-		for _, p := range problems {
-			why = append(why, p.Msg)
-		}
-		v.Refused = strings.Join(why, "; ")
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := e.bundle(ctx, res.System); err != nil {
-		return err
-	}
-	v.System = res.System
-	return nil
-}
-
-// overlay is a Compose file that has the variant's values and nothing else.
-func overlay(service system.ServiceName, set map[string]string) []byte {
-	tree := map[string]any{}
-	for _, path := range slices.Sorted(maps.Keys(set)) {
-		at := tree
-		keys := strings.Split(sysfile.AbsolutePath(service, path), ".")
-		for _, k := range keys[:len(keys)-1] {
-			next, ok := at[k].(map[string]any)
-			if !ok {
-				next = map[string]any{}
-				at[k] = next
-			}
-			at = next
-		}
-		at[keys[len(keys)-1]] = set[path]
-	}
-	text, err := json.Marshal(tree) // JSON is YAML
-	if err != nil {
-		panic("cli: texts cannot be written as JSON: " + err.Error())
-	}
-	return text
 }

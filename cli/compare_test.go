@@ -1,13 +1,15 @@
 package cli
 
 import (
-	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"servent/lab/result"
+	"servent/system"
 )
 
 // compared runs a comparison in a folder and reads what it wrote.
@@ -70,7 +72,7 @@ func TestCompareCounter(t *testing.T) {
 	if out, err := w.run("apply", "replicated"); err == nil || !strings.Contains(out, "WRONG") {
 		t.Errorf("apply of a wrong variant: %v\n%s", err, out)
 	}
-	if out, err := w.run("apply", "partitioned"); err != nil || !strings.Contains(out, "compose.yaml:7:21") {
+	if out, err := w.run("apply", "partitioned"); err != nil || !strings.Contains(out, "compose.yaml:7:21  services.counter.x-servent.architecture: single → partitioned\n") {
 		t.Errorf("apply: %v\n%s", err, out)
 	}
 	after, err := os.ReadFile(filepath.Join(w.dir, "compose.yaml"))
@@ -195,6 +197,16 @@ func TestCompareRefuses(t *testing.T) {
 		{[]string{"--slow", "0.5"}, "want 1 to 256"},
 		{[]string{"--slow", "NaN"}, "want 1 to 256"},
 		{[]string{"--samples", "0"}, "want 1 or more"},
+		{[]string{"--vary", "architectur=single"}, `(did you mean "architecture"?)`},
+		{[]string{"--vary", "switch.polcy=p2c"}, `services.counter.x-servent.switch has no "polcy" (did you mean "policy"?)`},
+		{[]string{"--vary", "services.countr.deploy.replicas=2"}, `services has no "countr" (did you mean "counter"?)`},
+		{[]string{"--vary", "architecture=single", "--vary", "x-servent.architecture=replicated"}, "stands twice"},
+		{[]string{"--vary", "architecture=single,single"}, "a value of architecture stands twice"},
+		{[]string{"--vary", "scale.max=1,2,3", "--vary", "copies=1,2,3"}, "9 variants; at most 8"},
+		{[]string{"--vary", "scale.max=1,2,3,4,5", "--scale", "both"}, "10 variants, out and up; at most 8"},
+		{[]string{"--vary", "x-servent.compare.check=kv"}, "is the comparison's own"},
+		{[]string{"--scale", "sideways"}, "want out, up or both"},
+		{[]string{"--vary", "architecture=chord", "--scale", "up"}, "not built yet"},
 	} {
 		if out, err := w.run(append([]string{"compare"}, tt.args...)...); err == nil || !strings.Contains(out, tt.want) {
 			t.Errorf("compare %v: %v, want %q in\n%s", tt.args, err, tt.want, out)
@@ -205,17 +217,82 @@ func TestCompareRefuses(t *testing.T) {
 	}
 }
 
-// The overlay of a variant names the service's own keys, and whole paths as they are.
-func TestOverlay(t *testing.T) {
-	var got map[string]any
-	if err := json.Unmarshal(overlay("cart", map[string]string{"architecture": "ring", "switch.policy": "random", "x-servent.nodes.eu.count": "3"}), &got); err != nil {
-		t.Fatal(err)
+// One node with as many workers as the others have nodes: the same capacity, no request is sent onward, and nobody
+// is killed, for it is all there is.
+func TestCompareScaleBoth(t *testing.T) {
+	w := example(t, "counter")
+	r := compared(t, w, "--vary", "architecture=single,replicated", "--scale", "both", "--nodes", "2", "--repeats", "2")
+	var names []string
+	for _, v := range r.Variants {
+		names = append(names, v.Name)
+		switch v.Name {
+		case "replicated up":
+			if !strings.Contains(v.Refused, "on one node it has one instance, as single up has") {
+				t.Errorf("%s: refused %q, want that it is single up again", v.Name, v.Refused)
+			}
+		case "single up":
+			if !v.Up || len(v.Points) != 1 || len(v.Points[0].NodeLoad) != 1 || v.Points[0].Hops != 0 || v.Survival != nil || v.Cost != nil {
+				t.Errorf("%s: %+v, want points of one node, and nobody killed", v.Name, v)
+			}
+			if v.Theory == nil || !strings.Contains(v.Theory.Formula, "N·c·μ; one queue, M/M/2: ") || !strings.Contains(v.Theory.Formula, "against 2 queues, 2·M/M/1 at random") {
+				t.Errorf("%s: theory %+v, want M/M/2 against 2·M/M/1", v.Name, v.Theory)
+			}
+		default:
+			if v.Up || v.Survival == nil {
+				t.Errorf("%s: up %v, survival %+v; want a variant that is scaled out", v.Name, v.Up, v.Survival)
+			}
+		}
 	}
-	x := got["services"].(map[string]any)["cart"].(map[string]any)["x-servent"].(map[string]any)
-	if x["architecture"] != "ring" || x["switch"].(map[string]any)["policy"] != "random" {
-		t.Errorf("overlay = %v", got)
+	if want := []string{"single", "single up", "replicated", "replicated up"}; !slices.Equal(slices.Sorted(slices.Values(names)), slices.Sorted(slices.Values(want))) {
+		t.Errorf("variants %v, want %v", names, want)
 	}
-	if got["x-servent"].(map[string]any)["nodes"].(map[string]any)["eu"].(map[string]any)["count"] != "3" {
-		t.Errorf("overlay = %v", got)
+	if out, err := w.run("apply", "--yes", "single up"); err == nil || !strings.Contains(out, "a machine, not a word in the file") {
+		t.Errorf("apply of a variant that is scaled up: %v\n%s", err, out)
+	}
+}
+
+// Two files are two variants under the load of the first one; unlike nodes are refused with the difference.
+func TestCompareWholeFiles(t *testing.T) {
+	const file = `name: counter
+services:
+  counter:
+    x-servent: {process: [servent, example, counter], architecture: %s, key: "/c/{key}"}
+x-servent:
+  nodes: {node: {count: 2, capacity: {rate: %s}}}
+`
+	w := &world{t: t, dir: t.TempDir()}
+	w.write("one.yaml", fmt.Sprintf(file, "single", "50/s")+`  compare: {load: {mix: {"POST /c/{key}": 1}, keys: uniform of 40}}`+"\n")
+	w.write("many.yaml", fmt.Sprintf(file, "partitioned", "50/s")+`  compare: {load: {mix: {"GET /nothing": 1}}}`+"\n")
+	w.write("fast.yaml", fmt.Sprintf(file, "partitioned", "80/s"))
+	w.write("other.yaml", "services: {other: {x-servent: {process: [servent, example, counter]}}}\n")
+	in := func(name string) string { return filepath.Join(w.dir, name) }
+	r := compared(t, w, in("one.yaml"), in("many.yaml"), in("fast.yaml"), "--nodes", "1", "--repeats", "1", "--no-fault")
+	if len(r.Variants) != 3 || r.Variants[0].Name != "one" || r.Variants[1].Name != "many" || r.Variants[1].File == "" || r.Variants[1].Architecture != system.Partitioned {
+		t.Fatalf("variants %+v, want one, many and fast", r.Variants)
+	}
+	for _, v := range r.Variants[:2] {
+		if v.Answers.Checker != "counter" || v.Answers.Verdict != "right" {
+			t.Errorf("%s: answers %+v, want right, under the load of the first file", v.Name, v.Answers)
+		}
+	}
+	if want := "its nodes are not those of one: node serves 80/s with 1 worker, 800/s onward, not 50/s with 1 worker, 500/s onward"; r.Variants[2].Refused != want {
+		t.Errorf("fast is refused because %q, want %q", r.Variants[2].Refused, want)
+	}
+	if out, err := w.run("apply", "many"); err == nil || !strings.Contains(out, "many is a whole file") || !strings.Contains(out, "next: servent up ") {
+		t.Errorf("apply of a whole file: %v\n%s", err, out)
+	}
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{in("one.yaml"), in("other.yaml")}, "variant other has no service counter"},
+		{[]string{in("one.yaml"), w.dir}, "want files to compare, have the folder"},
+		{[]string{in("one.yaml"), in("one.yaml")}, "stands twice"},
+		{[]string{in("one.yaml"), in("none.yaml")}, "none.yaml"},
+		{[]string{in("one.yaml"), in("many.yaml"), "--vary", "architecture=single,ring"}, "have both"},
+	} {
+		if out, err := w.run(append([]string{"compare"}, tt.args...)...); err == nil || !strings.Contains(out, tt.want) {
+			t.Errorf("compare %v: %v, want %q in\n%s", tt.args, err, tt.want, out)
+		}
 	}
 }

@@ -29,12 +29,7 @@ func (e *env) at(args []string) error {
 
 // load reads the user's file and prints its notes.
 func (e *env) load(ctx context.Context) (*sysfile.Result, error) {
-	vars := map[string]string{}
-	for _, kv := range os.Environ() {
-		k, v, _ := strings.Cut(kv, "=")
-		vars[k] = v
-	}
-	res, err := sysfile.Load(ctx, sysfile.Options{Files: e.files, Dir: e.dir, Env: vars, Profiles: e.profiles, Name: e.name})
+	res, err := sysfile.Load(ctx, e.source())
 	if err != nil {
 		return nil, err
 	}
@@ -42,4 +37,14 @@ func (e *env) load(ctx context.Context) (*sysfile.Result, error) {
 		fmt.Fprintf(e.err, "note: %s\n", note.Error())
 	}
 	return res, nil
+}
+
+// source says where the user's file is and what is put into it.
+func (e *env) source() sysfile.Options {
+	vars := map[string]string{}
+	for _, kv := range os.Environ() {
+		k, v, _ := strings.Cut(kv, "=")
+		vars[k] = v
+	}
+	return sysfile.Options{Files: e.files, Dir: e.dir, Env: vars, Profiles: e.profiles, Name: e.name}
 }

@@ -309,17 +309,24 @@ type Price struct {
 // Compare is x-servent.compare as written; package lab gives it meaning.
 type Compare struct {
 	Service  ServiceName       `json:"service,omitempty"`
-	Variants []Variant         `json:"variants,omitempty"`
+	Axes     []Axis            `json:"axes,omitempty"`     // every combination of their values is a variant
+	Variants []Variant         `json:"variants,omitempty"` // with a name of their own
 	Load     Load              `json:"load"`
 	Check    string            `json:"check,omitempty"` // auto (default), counter, kv, set, hash, none
 	Goal     map[string]string `json:"goal,omitempty"`  // p99: 100ms, errors: 0.1%, survive: 1 node
 	Pos      Pos               `json:"pos"`
 }
 
-// Variant is one path and the values it takes.
-type Variant struct {
+// Axis is one path and the values it takes.
+type Axis struct {
 	Path   string   `json:"path"`
 	Values []string `json:"values"`
+}
+
+// Variant is a name and values over the file, by path.
+type Variant struct {
+	Name string            `json:"name"`
+	Set  map[string]string `json:"set"`
 }
 
 // Load is the load of a comparison.

@@ -9,7 +9,6 @@ import (
 
 	"servent/system"
 	"servent/system/notation"
-	"servent/system/sysfile/schema"
 )
 
 // compare reads x-servent.compare as written; package lab gives it meaning.
@@ -18,9 +17,7 @@ func compare(v value, s *system.System) *system.Compare {
 	if c.Service != "" && s.Service(c.Service) == nil {
 		v.key("service").wrong("%s", unknownService(string(c.Service), s))
 	}
-	for _, p := range v.key("variants").keys() {
-		c.Variants = append(c.Variants, variant(v.key("variants").key(p), p))
-	}
+	variants(v.key("variants"), c, s)
 	load := v.key("load")
 	c.Load = system.Load{
 		Open:    read(load.key("open"), notation.Arrivals),
@@ -49,20 +46,32 @@ func compare(v value, s *system.System) *system.Compare {
 	return c
 }
 
-// variant checks a key of a service's x-servent, or a path from the top of the file, and the values that it takes
-// against the schema.
-func variant(v value, name string) system.Variant {
-	r := schema.Rules().At(strings.Split(AbsolutePath("a", name), ".")...)
-	if r == nil {
-		var known []string
-		for key := range schema.Rules().At("services", "a", "x-servent").Props {
-			known = append(known, key)
+// variants reads both forms: a path with the list of values it takes, and a name with its own paths and values.
+func variants(v value, c *system.Compare, s *system.System) {
+	for _, key := range v.keys() {
+		one := v.key(key)
+		if _, named := one.raw.(map[string]any); !named {
+			varied(one, key, one.items(), c.Service, s)
+			c.Axes = append(c.Axes, system.Axis{Path: key, Values: one.texts()})
+			continue
 		}
-		slices.Sort(known)
-		v.f.found.problem(v.f.keyPos(v.at), v.at, "want a key of a service's x-servent, or a path like services.web.environment.NAME, have %q%s", name, notation.Suggest(name, known))
-		return system.Variant{Path: name, Values: v.texts()}
+		set := map[string]string{}
+		for _, p := range one.keys() {
+			varied(one.key(p), p, []value{one.key(p)}, c.Service, s)
+			set[p] = one.key(p).text()
+		}
+		c.Variants = append(c.Variants, system.Variant{Name: key, Set: set})
 	}
-	for _, one := range v.items() {
+}
+
+// varied checks a path and the values it takes against the schema.
+func varied(v value, text string, values []value, service system.ServiceName, s *system.System) {
+	_, r, err := resolve(s, service, text)
+	if err != nil {
+		v.f.found.problem(v.f.keyPos(v.at), v.at, "%s", err)
+		return
+	}
+	for _, one := range values {
 		found, depth := spots(v.f.main, one.at)
 		if depth < len(one.at) || len(found) == 0 {
 			continue
@@ -72,7 +81,6 @@ func variant(v value, name string) system.Variant {
 		w := walk{src: at.src, found: v.f.found, left: 100}
 		w.value(r, nil, &yaml.Node{Kind: yaml.ScalarNode, Value: one.text(), Line: pos.Line, Column: pos.Col}, one.at)
 	}
-	return system.Variant{Path: name, Values: v.texts()}
 }
 
 // mix reads requests and their weights.

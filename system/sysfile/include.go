@@ -18,12 +18,15 @@ func (r *reader) read(ctx context.Context, s *source, above []string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := readable(s.file); err != nil {
-		return err
-	}
-	text, err := os.ReadFile(s.file)
-	if err != nil {
-		return err
+	text, ours := r.texts[s.file]
+	if !ours {
+		err := readable(s.file)
+		if err == nil {
+			text, err = os.ReadFile(s.file)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	s.text = text
 	r.all = append(r.all, s)

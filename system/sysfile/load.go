@@ -30,6 +30,7 @@ type Options struct {
 	Profiles     []string          // besides COMPOSE_PROFILES; "*" is all
 	Name         string            // of the system; "": COMPOSE_PROJECT_NAME, else the file's name, else the folder's
 	AllowUnbuilt bool              // architectures, software and switches that cannot be run yet are no mistake
+	Texts        map[string][]byte // that are read instead of the files of these absolute names, as [Edit] makes them
 }
 
 // Result is a system file, read.
@@ -43,24 +44,9 @@ type Result struct {
 // Load reads a system file. A mistake in the user's files is a [system.Problems] with all of them; any
 // other error means that no file could be read.
 func Load(ctx context.Context, o Options) (*Result, error) {
-	prepare()
-	abs, err := filepath.Abs(o.Dir)
+	f, files, err := begin(o)
 	if err != nil {
-		return nil, fmt.Errorf("folder of the system: %w", err)
-	}
-	f := &file{o: o, env: types.Mapping{}, reader: reader{dir: o.Dir, abs: abs, home: abs, found: &findings{}}}
-	maps.Copy(f.env, o.Env)
-	if o.Dir == "" && len(o.Files) > 0 {
-		f.home = filepath.Dir(absolute(abs, o.Files[0]))
-	}
-	if err := f.dotEnv(f.env); err != nil {
 		return nil, err
-	}
-	files := o.Files
-	if len(files) == 0 {
-		if files, err = f.discover(f.env); err != nil {
-			return nil, err
-		}
 	}
 	f.name = cmp.Or(o.Name, f.env["COMPOSE_PROJECT_NAME"])
 	if loader.NormalizeProjectName(f.name) != f.name {
@@ -97,6 +83,27 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 		}
 	}
 	return res, nil
+}
+
+// begin finds the files and the variables of a system.
+func begin(o Options) (f *file, files []string, err error) {
+	prepare()
+	abs, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("folder of the system: %w", err)
+	}
+	f = &file{o: o, env: types.Mapping{}, reader: reader{dir: o.Dir, abs: abs, home: abs, texts: o.Texts, found: &findings{}}}
+	maps.Copy(f.env, o.Env)
+	if o.Dir == "" && len(o.Files) > 0 {
+		f.home = filepath.Dir(absolute(abs, o.Files[0]))
+	}
+	if err := f.dotEnv(f.env); err != nil {
+		return nil, nil, err
+	}
+	if files = o.Files; len(files) == 0 {
+		files, err = f.discover(f.env)
+	}
+	return f, files, err
 }
 
 // file is one reading of a system file.

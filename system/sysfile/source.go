@@ -47,9 +47,10 @@ func (s *source) pos(n *yaml.Node) system.Pos {
 
 // reader opens sources, each file once for a set of variables.
 type reader struct {
-	dir   string // Options.Dir as given; names are shown from here
-	abs   string // dir, absolute
-	home  string // folder of the system, absolute
+	dir   string            // Options.Dir as given; names are shown from here
+	abs   string            // dir, absolute
+	home  string            // folder of the system, absolute
+	texts map[string][]byte // of files that are not read from disk, by absolute name
 	found *findings
 	all   []*source
 	main  []*source // the system file and its overrides, in order of merge

@@ -108,23 +108,29 @@ func (r *Rule) closed() bool { return r.More == false || r.Other == false }
 // At follows keys into a mapping's rule; nil when the schema has no such key.
 func (r *Rule) At(keys ...string) *Rule {
 	for _, key := range keys {
-		next := r.Props[key]
-		for i := 0; next == nil && i < len(r.Choices); i++ {
-			next = r.Choices[i].Props[key]
-		}
-		for _, one := range append([]*Rule{r}, r.Choices...) {
-			for i := 0; next == nil && i < len(one.Patterns); i++ {
-				if one.Patterns[i].Form.MatchString(key) && len(one.Patterns[i].Rule.Types) > 0 {
-					next = one.Patterns[i].Rule
-				}
-			}
-		}
-		if next == nil {
+		if r = r.child(key); r == nil {
 			return nil
 		}
-		r = next
 	}
 	return r
+}
+
+// child is the rule of a key: one of its name before one of its form.
+func (r *Rule) child(key string) *Rule {
+	branches := append([]*Rule{r}, r.Leaves()...)
+	for _, b := range branches {
+		if sub := b.Props[key]; sub != nil {
+			return sub
+		}
+	}
+	for _, b := range branches {
+		for _, p := range b.Patterns {
+			if p.Form.MatchString(key) && len(p.Rule.Types)+len(p.Rule.Choices) > 0 {
+				return p.Rule
+			}
+		}
+	}
+	return nil
 }
 
 // Leaves are the branches below all nested choices.
