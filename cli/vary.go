@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -204,12 +203,7 @@ func (e *env) read(ctx context.Context, o sysfile.Options, v *lab.Variant) (syst
 	if err != nil {
 		return nil, err
 	}
-	own := *e
-	own.err = io.Discard // it is built as the user's file is
-	if v.File != "" {
-		own.err = e.err
-	}
-	if err := own.bundle(ctx, res.System); err != nil {
+	if err := e.bundle(ctx, res.System); err != nil {
 		return nil, err
 	}
 	v.System = res.System

@@ -1,6 +1,10 @@
 package system
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Names are types, so that a node is never taken for a service.
 type (
@@ -345,4 +349,48 @@ type Load struct {
 type MixEntry struct {
 	Request string  `json:"request"` // GET /carts/{key}
 	Weight  float64 `json:"weight"`
+}
+
+// Bounds is 2 to 6, or 2 or more: instances.
+func (s Scale) Bounds() string {
+	if s.Max == 0 {
+		return fmt.Sprintf("%d or more", max(s.Min, 1))
+	}
+	return fmt.Sprintf("%d to %d", max(s.Min, 1), s.Max)
+}
+
+// Clashes says that two ports cannot both be published on one machine.
+func (p Port) Clashes(q Port) bool {
+	all := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+	return p.Published == q.Published && p.Protocol == q.Protocol && (p.Host == q.Host || all(p.Host) || all(q.Host))
+}
+
+// Cycles are services that wait for one another: each way round once, from its first service by name to itself.
+func (s *System) Cycles() [][]ServiceName {
+	const open, closed = 1, 2
+	var found [][]ServiceName
+	var way []ServiceName
+	state := map[ServiceName]int{}
+	var visit func(name ServiceName)
+	visit = func(name ServiceName) {
+		one := s.Service(name)
+		if one == nil || state[name] == closed {
+			return
+		}
+		state[name] = open
+		way = append(way, name)
+		for _, d := range one.DependsOn {
+			if state[d.Service] == open {
+				found = append(found, append(slices.Clone(way[slices.Index(way, d.Service):]), d.Service))
+			} else {
+				visit(d.Service)
+			}
+		}
+		way = way[:len(way)-1]
+		state[name] = closed
+	}
+	for i := range s.Services {
+		visit(s.Services[i].Name)
+	}
+	return found
 }

@@ -265,7 +265,7 @@ func (c checker) counts() {
 			c.bad(sc.key("min"), "%s wants at least 1; only function goes down to 0", s.Architecture)
 		}
 		if s.Replicas > 0 && (s.Replicas < s.Scale.Min || s.Scale.Max > 0 && s.Replicas > s.Scale.Max) {
-			c.bad(at, "want replicas within scale, %s; have %d", bounds(s.Scale), s.Replicas)
+			c.bad(at, "want replicas within scale, %s; have %d", s.Scale.Bounds(), s.Replicas)
 		}
 	case architecture.EveryNode:
 		if s.Replicas > 0 {
@@ -284,13 +284,6 @@ func (c checker) counts() {
 			c.unbuilt(p, "scaling by a goal is not built yet; scale.min or deploy.replicas sets the number")
 		}
 	}
-}
-
-func bounds(s system.Scale) string {
-	if s.Max == 0 {
-		return fmt.Sprintf("%d or more", max(s.Min, 1))
-	}
-	return fmt.Sprintf("%d to %d", max(s.Min, 1), s.Max)
 }
 
 // switching checks the layer at which requests are switched, and what stands on it.
@@ -377,64 +370,30 @@ func (f *file) together(s *system.System) {
 
 // published finds two services on one port.
 func (f *file) published(s *system.System) {
-	type door struct {
-		service system.ServiceName
-		port    system.Port
-	}
-	var taken []door
+	var taken []system.Port
+	var of []system.ServiceName // each
 	for _, one := range s.Services {
 		for i, p := range one.Ports {
 			if p.Published == 0 {
 				continue
 			}
 			at := path{"services", string(one.Name), "ports"}.item(i)
-			for _, d := range taken {
-				if d.port.Published == p.Published && d.port.Protocol == p.Protocol && overlap(d.port.Host, p.Host) {
-					who := "service " + string(d.service)
-					if d.service == one.Name {
-						who = "this service"
-					}
-					f.found.problem(p.Pos, at, "port %d/%s is already published by %s at %s", p.Published, p.Protocol, who, d.port.Pos)
-					break
+			if d := slices.IndexFunc(taken, p.Clashes); d >= 0 {
+				who := "service " + string(of[d])
+				if of[d] == one.Name {
+					who = "this service"
 				}
+				f.found.problem(p.Pos, at, "port %d/%s is already published by %s at %s", p.Published, p.Protocol, who, taken[d].Pos)
 			}
-			taken = append(taken, door{one.Name, p})
+			taken, of = append(taken, p), append(of, one.Name)
 		}
 	}
 }
 
-// overlap says that two addresses cannot both listen on one port.
-func overlap(a, b string) bool {
-	all := func(h string) bool { return h == "" || h == "0.0.0.0" || h == "::" }
-	return a == b || all(a) || all(b)
-}
-
-// cycles finds services that wait for one another, each cycle once, from its first service by name.
+// cycles reports services that wait for one another.
 func (f *file) cycles(s *system.System) {
-	const open, closed = 1, 2
-	state := map[system.ServiceName]int{}
-	var way []system.ServiceName
-	var visit func(name system.ServiceName)
-	visit = func(name system.ServiceName) {
-		one := s.Service(name)
-		if one == nil || state[name] == closed {
-			return
-		}
-		state[name] = open
-		way = append(way, name)
-		for _, d := range one.DependsOn {
-			if state[d.Service] != open {
-				visit(d.Service)
-				continue
-			}
-			loop := append(slices.Clone(way[slices.Index(way, d.Service):]), d.Service)
-			at := path{"services", string(name), "depends_on", string(d.Service)}
-			f.found.problem(f.pos(at), at, "services wait for one another: %s", strings.ReplaceAll(words(loop), ", ", " → "))
-		}
-		way = way[:len(way)-1]
-		state[name] = closed
-	}
-	for _, one := range s.Services {
-		visit(one.Name)
+	for _, loop := range s.Cycles() {
+		at := path{"services", string(loop[len(loop)-2]), "depends_on", string(loop[0])}
+		f.found.problem(f.pos(at), at, "services wait for one another: %s", strings.ReplaceAll(words(loop), ", ", " → "))
 	}
 }

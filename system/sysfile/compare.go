@@ -9,6 +9,7 @@ import (
 
 	"servent/system"
 	"servent/system/notation"
+	"servent/system/sysfile/schema"
 )
 
 // compare reads x-servent.compare as written; package lab gives it meaning.
@@ -66,7 +67,7 @@ func variants(v value, c *system.Compare, s *system.System) {
 
 // varied checks a path and the values it takes against the schema.
 func varied(v value, text string, values []value, service system.ServiceName, s *system.System) {
-	_, r, err := resolve(s, service, text)
+	_, r, err := schema.Resolve(s, service, text)
 	if err != nil {
 		v.f.found.problem(v.f.keyPos(v.at), v.at, "%s", err)
 		return

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v4"
 
 	"servent/system"
-	"servent/system/notation"
 	"servent/system/sysfile/edit"
 	"servent/system/sysfile/schema"
 )
@@ -29,138 +27,8 @@ func (a Assignment) String() string { return path(a.Path).String() }
 // of the service, as deploy.replicas, else one from the top of the file. A key with a dot stands in double
 // quotes. What no system file has is an error that says what may be meant.
 func Assign(sys *system.System, service system.ServiceName, text, value string) (Assignment, error) {
-	keys, _, err := resolve(sys, service, text)
+	keys, _, err := schema.Resolve(sys, service, text)
 	return Assignment{Path: keys, Value: value}, err
-}
-
-// resolve is a path from the top of the file, and the rule of what stands there. A service without a name may
-// be any.
-func resolve(sys *system.System, service system.ServiceName, text string) (path, *schema.Rule, error) {
-	keys, err := split(text)
-	if err != nil {
-		return nil, nil, err
-	}
-	name := string(service)
-	if name == "" {
-		name = "a"
-	}
-	of := path{"services", name}
-	x, svc, top := schema.Rules().At(of.key("x-servent")...), schema.Rules().At(of...), schema.Rules()
-	at := path(nil)
-	switch first := keys[0]; {
-	case x.Props[first] != nil:
-		at = of.key("x-servent")
-	case top.Props[first] != nil && (first == "services" || first == "x-servent" && len(keys) > 1 && x.Props[keys[1]] == nil):
-	case svc.Props[first] != nil:
-		at = of
-	case top.Props[first] == nil:
-		known := slices.Concat(slices.Sorted(maps.Keys(x.Props)), slices.Sorted(maps.Keys(svc.Props)), slices.Sorted(maps.Keys(top.Props)))
-		return nil, nil, fmt.Errorf("want a key of a service's x-servent, have %q%s", text, notation.Suggest(first, known))
-	}
-	r := schema.Rules().At(at...)
-	for _, key := range keys {
-		next, known := below(r, sys, at, key)
-		if next == nil {
-			hint := notation.Suggest(key, known)
-			if hint == "" && len(known) > 0 && len(known) <= 16 {
-				hint = "; known there: " + strings.Join(known, ", ")
-			}
-			return nil, nil, fmt.Errorf("%s has no %q%s", at, key, hint)
-		}
-		r, at = next, at.key(key)
-	}
-	switch {
-	case len(at) > 1 && at[0] == "x-servent" && at[1] == "compare":
-		return nil, nil, fmt.Errorf("%s is the comparison's own: it is the same for every variant", at)
-	case !slices.ContainsFunc(r.Leaves(), single):
-		return nil, nil, fmt.Errorf("%s takes %s; name one of its keys: %s", at, r.Want(), strings.Join(slices.Sorted(maps.Keys(keysOf(r))), ", "))
-	}
-	return at, r, nil
-}
-
-// single says that a rule allows one word.
-func single(r *schema.Rule) bool {
-	return len(r.Types) == 0 || slices.ContainsFunc(r.Types, func(t string) bool { return t != "object" && t != "array" && t != "null" })
-}
-
-// below is the rule of a key below a path of a system, or nil and the keys that are there. Services and groups of
-// nodes must be there already: a slip would make a new one.
-func below(r *schema.Rule, sys *system.System, at path, key string) (*schema.Rule, []string) {
-	if _, item := index(key); item {
-		for _, c := range r.Leaves() {
-			if c.Items != nil {
-				return c.Items, nil
-			}
-		}
-		return nil, nil
-	}
-	var known []string
-	switch at.String() {
-	case "services":
-		for _, s := range sys.Services {
-			known = append(known, string(s.Name))
-		}
-	case "x-servent.nodes":
-		for _, g := range sys.Nodes {
-			known = append(known, g.Name)
-		}
-	default:
-		known = slices.Sorted(maps.Keys(keysOf(r)))
-		return r.At(key), known
-	}
-	if !slices.Contains(known, key) && key != "a" {
-		return nil, known
-	}
-	return r.At(key), known
-}
-
-// keysOf are the keys that a mapping may have, in its long form, too.
-func keysOf(r *schema.Rule) map[string]*schema.Rule {
-	all := maps.Clone(r.Props)
-	for _, c := range r.Leaves() {
-		maps.Copy(all, c.Props)
-	}
-	return all
-}
-
-// split takes a dotted path apart: services."a.b".ports[0] has four keys.
-func split(text string) (path, error) {
-	var keys path
-	bad := fmt.Errorf("want keys with a dot between, like switch.policy, have %q", text)
-	for rest := text; ; {
-		word, quoted := "", strings.HasPrefix(rest, `"`)
-		if quoted {
-			var ok bool
-			if word, rest, ok = strings.Cut(rest[1:], `"`); !ok {
-				return nil, bad
-			}
-		} else if end := strings.IndexAny(rest, ".["); end >= 0 {
-			word, rest = rest[:end], rest[end:]
-		} else {
-			word, rest = rest, ""
-		}
-		if word == "" {
-			return nil, bad
-		}
-		keys = append(keys, word)
-		for strings.HasPrefix(rest, "[") {
-			end := strings.Index(rest, "]")
-			if end < 0 {
-				return nil, bad
-			}
-			if _, ok := index(rest[:end+1]); !ok {
-				return nil, bad
-			}
-			keys, rest = append(keys, rest[:end+1]), rest[end+1:]
-		}
-		if rest == "" {
-			return keys, nil
-		}
-		if rest[0] != '.' {
-			return nil, bad
-		}
-		rest = rest[1:]
-	}
 }
 
 // Change is a value that was set.
@@ -185,7 +53,6 @@ type Locked struct {
 }
 
 func (l *Locked) Error() string { return l.Pos.String() + ": " + l.Err.Error() }
-func (l *Locked) Unwrap() error { return l.Err }
 
 // Edit sets values in the files of a system, each where it stands: of several files in the last one that has
 // it, since that one wins; one that no file has, in the first one that has the mapping it belongs to. Nothing is written. What
@@ -238,7 +105,7 @@ func (r *reader) stands(p path) (*source, error) {
 		found = next
 	}
 	if len(found) == 0 {
-		return nil, errors.New("the file is empty")
+		return nil, &Locked{Pos: r.main[0].pos(nil), Err: errors.New("the file is empty")}
 	}
 	last := found[len(found)-1]
 	if depth == len(p) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -52,34 +51,6 @@ func TestAssign(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tt.text, said, tt.want)
 		}
 	}
-}
-
-// A path that can be read has no empty key, and is itself again when each key is quoted.
-func FuzzSplit(f *testing.F) {
-	for _, s := range []string{"a.b", `a."b.c"[0].d`, "a[1][2]", "..", `"`, "[0]"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		keys, err := split(text)
-		if err != nil {
-			return
-		}
-		again := ""
-		for _, key := range keys {
-			if key == "" {
-				t.Fatalf("split(%q) = %q", text, keys)
-			}
-			if _, item := index(key); item && again != "" {
-				again += key
-			} else {
-				again += `."` + key + `"`
-			}
-		}
-		back, err := split(strings.TrimPrefix(again, "."))
-		if err != nil || !slices.Equal(back, keys) {
-			t.Errorf("split(%q) = %q, of which %q is read as %q, %v", text, keys, again, back, err)
-		}
-	})
 }
 
 // A value is set in the file that it stands in, and what is read with the texts is what is read when they are written.

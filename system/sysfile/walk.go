@@ -2,15 +2,12 @@ package sysfile
 
 import (
 	"cmp"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 
 	"go.yaml.in/yaml/v4"
 
-	"servent/system/notation"
 	"servent/system/sysfile/schema"
 )
 
@@ -262,22 +259,11 @@ func (w *walk) scalar(r *schema.Rule, n *yaml.Node, at path) bool {
 	if n.ShortTag() == "!!null" && slices.Contains(r.Types, "null") {
 		return true
 	}
-	if len(r.Words) > 0 && !slices.Contains(r.Words, s) {
-		return w.problem(n, at, "want one of %s, have %q%s", strings.Join(r.Words, ", "), s, notation.Suggest(s, r.Words))
-	}
-	if r.Pattern != "" && !regexp.MustCompile(r.Pattern).MatchString(s) {
-		return w.problem(n, at, "want %s, have %q", cmp.Or(formWords[r.Pattern], "text of the form "+r.Pattern), s)
-	}
 	if n.Style&yaml.DoubleQuotedStyle != 0 && slices.Contains(at, "x-servent") && at[len(at)-1] != "send" && strings.ContainsFunc(s, unicode.IsControl) {
 		return w.problem(n, at, `have %q: in double quotes \ begins an escape; use single quotes`, s)
 	}
-	if parse := schema.Format(r.Format); parse != nil {
-		if err := parse(s); err != nil {
-			return w.problem(n, at, "%s", err)
-		}
-	}
-	if f, err := strconv.ParseFloat(s, 64); err == nil && (r.Min != nil && f < *r.Min || r.Max != nil && f > *r.Max) {
-		return w.problem(n, at, "want %s, have %s", r.Bounds(), s)
+	if err := r.Check(s); err != nil {
+		return w.problem(n, at, "%s", err)
 	}
 	return true
 }

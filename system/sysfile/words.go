@@ -1,7 +1,6 @@
 package sysfile
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,8 +20,7 @@ func ofService(name string) bool { return schema.Rules().At("services", "a", nam
 func (w *walk) unknown(r *schema.Rule, k, v *yaml.Node, at path) {
 	name, known := k.Value, slices.Sorted(maps.Keys(r.Props))
 	if len(known) == 0 && len(r.Patterns) > 0 {
-		form := r.Patterns[len(r.Patterns)-1].Form.String()
-		w.problem(k, at.key(name), "want %s, have %q", cmp.Or(formWords[form], "a name of the form "+form), name)
+		w.problem(k, at.key(name), "want %s, have %q", schema.Form(r.Patterns[len(r.Patterns)-1].Form.String(), "a name"), name)
 		return
 	}
 	if len(at) == 0 && serviceLike(v) {
@@ -30,7 +28,7 @@ func (w *walk) unknown(r *schema.Rule, k, v *yaml.Node, at path) {
 		return
 	}
 	hint := notation.Suggest(name, known)
-	switch home := home(name, at, hint == ""); {
+	switch home := schema.Home(name, at, hint == ""); {
 	case home != "":
 		w.problem(k, at.key(name), "this key belongs under %s", home)
 		return
@@ -40,39 +38,6 @@ func (w *walk) unknown(r *schema.Rule, k, v *yaml.Node, at path) {
 		hint = "; servent schema has all that are known"
 	}
 	w.problem(k, at.key(name), "unknown key%s", hint)
-}
-
-// home is where a key belongs that the mapping at a path does not know: on one of the levels that are
-// easily mixed up, or, if deep, one below.
-func home(name string, at path, deep bool) string {
-	var levels []path
-	service := path{"services", "NAME"}
-	if len(at) > 1 && at[0] == "services" {
-		service = at[:2]
-	}
-	mine := service.key("x-servent")
-	switch at.String() {
-	case "":
-		levels = []path{{"x-servent"}, service, mine}
-	case "x-servent", service.String(), mine.String():
-		levels = []path{mine, service}
-	}
-	for _, level := range levels {
-		r := schema.Rules().At(level...)
-		if r.Props[name] != nil {
-			return level.String()
-		}
-		var below []string
-		for _, key := range slices.Sorted(maps.Keys(r.Props)) {
-			if slices.ContainsFunc(r.Props[key].Leaves(), func(r *schema.Rule) bool { return r.Props[name] != nil }) {
-				below = append(below, level.key(key).String())
-			}
-		}
-		if deep && len(below) > 0 && len(below) <= 3 {
-			return strings.Join(below, " or ")
-		}
-	}
-	return ""
 }
 
 // serviceLike says that a value has a key that only a service has.
@@ -86,15 +51,6 @@ func serviceLike(n *yaml.Node) bool {
 		}
 	}
 	return false
-}
-
-// formWords are the schema's forms of text that users meet, in words.
-var formWords = map[string]string{
-	"[a-zA-Z0-9][a-zA-Z0-9_.-]+": "two or more letters, digits, _, . and -",
-	"^(always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+)$": "one of always, never, build, if_not_present, missing, refresh, daily, weekly, every_12h",
-	"^[a-z][a-z0-9-]*$": "a name of lower-case letters, digits and - that begins with a letter",
-	"^[a-zA-Z0-9._-]+$": "a name of letters, digits, ., _ and -",
-	"^[a-zA-Z0-9_-]+$":  "a name of letters, digits, _ and -",
 }
 
 // advice is what to do about a value of another type than the rule allows, or "".

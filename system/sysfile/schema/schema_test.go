@@ -94,3 +94,31 @@ func TestEveryComposeKeyIsTreated(t *testing.T) {
 	}
 	visit(rules(), "", 0)
 }
+
+// A path that can be read has no empty key, and is itself again when each key is quoted.
+func FuzzSplit(f *testing.F) {
+	for _, s := range []string{"a.b", `a."b.c"[0].d`, "a[1][2]", "..", `"`, "[0]"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		keys, err := split(text)
+		if err != nil {
+			return
+		}
+		again := ""
+		for _, key := range keys {
+			if key == "" {
+				t.Fatalf("split(%q) = %q", text, keys)
+			}
+			if item.MatchString(key) && again != "" {
+				again += key
+			} else {
+				again += `."` + key + `"`
+			}
+		}
+		back, err := split(strings.TrimPrefix(again, "."))
+		if err != nil || !slices.Equal(back, keys) {
+			t.Errorf("split(%q) = %q, of which %q is read as %q, %v", text, keys, again, back, err)
+		}
+	})
+}
