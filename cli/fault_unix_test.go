@@ -92,7 +92,15 @@ func TestFault(t *testing.T) {
 		}
 	}
 
-	t.Run("words", func(t *testing.T) {
+	sub := func(name string, f func(t *testing.T)) {
+		t.Run(name, func(t *testing.T) {
+			w.t = t
+			f(t)
+		})
+		w.t = t
+	}
+
+	sub("words", func(t *testing.T) {
 		for _, tt := range []struct {
 			args []string
 			want string
@@ -119,7 +127,7 @@ func TestFault(t *testing.T) {
 		}
 	})
 
-	t.Run("slow", func(t *testing.T) {
+	sub("slow", func(t *testing.T) {
 		i := slices.IndexFunc(w.ps(), func(in admin.InstanceState) bool { return in.Service == "one" })
 		on := w.ps()[i].Node
 		var from system.NodeID = "node-3"
@@ -168,9 +176,10 @@ func TestFault(t *testing.T) {
 	})
 
 	// A cut is silence: the others are told within the lease, 6 s, asserted at three times that.
-	t.Run("cut", func(t *testing.T) {
+	sub("cut", func(t *testing.T) {
 		v, at := hurt()
 		l := offer("http://"+w.door(at, "hits")+"/c/a", 100)
+		defer l.stop()
 		<-time.After(500 * time.Millisecond)
 		f := w.fault("cut", string(v), "--for", "2m")
 		took := w.until("both elsewhere", 3*6*time.Second, elsewhere(v))
@@ -189,7 +198,7 @@ func TestFault(t *testing.T) {
 		w.happened("fault "+strconv.Itoa(f.ID)+", cut "+string(v)+" ↔ all others, begins, for 2m0s", "fault "+strconv.Itoa(f.ID)+", cut "+string(v)+" ↔ all others, is healed")
 	})
 
-	t.Run("cut of a pair", func(t *testing.T) {
+	sub("cut of a pair", func(t *testing.T) {
 		v, at := hurt()
 		f := w.fault("cut", string(v), string(at), "--for", "1s")
 		w.over()
@@ -200,28 +209,30 @@ func TestFault(t *testing.T) {
 		w.happened("cut " + string(v) + " ↔ " + string(at) + ", is over")
 	})
 
-	t.Run("kill", func(t *testing.T) {
+	sub("kill", func(t *testing.T) {
 		v, at := hurt()
 		pid := w.node(v).Pid
 		l := offer("http://"+w.door(at, "hits")+"/c/a", 100)
+		defer l.stop()
 		<-time.After(500 * time.Millisecond)
-		f := w.fault("kill", string(v), "--for", "7s")
-		w.until("both elsewhere", 3*2*time.Second, elsewhere(v))
-		if n := w.node(v); n.State != "gone" || n.Pid != 0 || !strings.Contains(n.Why, "kill "+string(v)) {
+		f := w.fault("kill", string(v), "--for", "8s")
+		w.until("gone", 7*time.Second, func(admin.State) bool { return w.node(v).State == "gone" })
+		if n := w.node(v); n.Pid != 0 || !strings.Contains(n.Why, "kill "+string(v)) {
 			t.Errorf("%+v, want it gone, by a fault", n)
 		}
 		if out, err := w.run("fault", "kill", string(v)); err == nil || !strings.Contains(out, string(v)+" does not run: it is gone") {
 			t.Errorf("killed twice: %v\n%s", err, out)
 		}
+		w.until("both elsewhere", 3*6*time.Second, elsewhere(v))
 		w.until("back", 40*time.Second, func(admin.State) bool { n := w.node(v); return n.State == "up" && n.Pid != pid })
-		if took := time.Since(f.Begins); took < 7*time.Second { // later than a node that dies by itself
-			t.Errorf("%s was back after %v, want 7s", v, took)
+		if took := time.Since(f.Begins); took < 8*time.Second { // later than a node that dies by itself
+			t.Errorf("%s was back after %v, want 8s", v, took)
 		}
 		w.well(20 * time.Second)
 		l.end(t)
 	})
 
-	t.Run("kill until restarted, and later", func(t *testing.T) {
+	sub("kill until restarted, and later", func(t *testing.T) {
 		v, _ := hurt()
 		f := w.fault("kill", string(v), "--after", "500ms")
 		if !f.Ends.IsZero() || f.After != 500*time.Millisecond {
@@ -244,10 +255,11 @@ func TestFault(t *testing.T) {
 		w.well(20 * time.Second)
 	})
 
-	t.Run("pause", func(t *testing.T) {
+	sub("pause", func(t *testing.T) {
 		v, at := hurt()
 		pid := w.node(v).Pid
 		l := offer("http://"+w.door(at, "hits")+"/c/a", 100)
+		defer l.stop()
 		<-time.After(500 * time.Millisecond)
 		w.fault("pause", string(v), "--for", "2m")
 		w.until("both elsewhere", 3*6*time.Second, elsewhere(v))

@@ -34,6 +34,8 @@ func lockFile(f *os.File) (bool, error) {
 // pauses says that a process can be stopped where it is and go on later.
 const pauses = true
 
+// pause stops a process. Should we die meanwhile, its group is an orphan with a stopped member: the kernel
+// sends it SIGHUP and SIGCONT (POSIX, _exit), and it ends in good order.
 func pause(p *os.Process) error { return p.Signal(syscall.SIGSTOP) }
 
 // proceed lets a paused process go on; one that is not paused does anyway.
