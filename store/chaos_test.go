@@ -377,11 +377,9 @@ func (f *fleet) tagged(name, method, target, body string, header ...string) (sta
 		return 0, "", ""
 	}
 	defer r.open.Done()
-	r.gate.RLock()
-	r.gate.RUnlock()
+	r.wait()
 	res := ask(r, method, target, body, header...)
-	r.gate.RLock()
-	r.gate.RUnlock()
+	r.wait()
 	return res.StatusCode, res.Header.Get("Etag"), text(res)
 }
 

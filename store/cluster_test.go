@@ -43,6 +43,12 @@ type running struct {
 	open sync.WaitGroup
 }
 
+// wait returns when it is not paused.
+func (r *running) wait() {
+	r.gate.RLock()
+	defer r.gate.RUnlock()
+}
+
 // node is the [Cluster] of one of them.
 type node struct {
 	*fleet
@@ -174,11 +180,9 @@ func (f *fleet) client(name, method, target, body string, header ...string) (int
 		return 0, "not there"
 	}
 	defer r.open.Done()
-	r.gate.RLock()
-	r.gate.RUnlock()
+	r.wait()
 	res := ask(r, method, target, body, header...)
-	r.gate.RLock() // a paused store's answer comes when it goes on
-	r.gate.RUnlock()
+	r.wait() // a paused store's answer comes when it goes on
 	return res.StatusCode, text(res)
 }
 
@@ -227,8 +231,7 @@ func (n node) RoundTrip(peer string, r *http.Request) (*http.Response, error) {
 	n.calls++
 	n.mu.Unlock()
 	if from != nil { // a paused store sends when it goes on
-		from.gate.RLock()
-		from.gate.RUnlock()
+		from.wait()
 	}
 	if cut { // silence
 		<-r.Context().Done()
@@ -242,8 +245,7 @@ func (n node) RoundTrip(peer string, r *http.Request) (*http.Response, error) {
 	in.RequestURI = r.URL.RequestURI()
 	go func() {
 		defer to.open.Done()
-		to.gate.RLock()
-		to.gate.RUnlock()
+		to.wait()
 		w := httptest.NewRecorder()
 		to.peer.ServeHTTP(w, in)
 		answer <- w.Result()
