@@ -115,9 +115,16 @@ func TestKV(t *testing.T) {
 	}
 }
 
-// TestKVPartitioned: keys divided, no key template written, each list whole.
-func TestKVPartitioned(t *testing.T) {
-	w := start(t, strings.Replace(fmt.Sprintf(kvFile, "partitioned"), "route:", "scale: {min: 3}\n      route:", 1))
+// TestKVDivided: keys divided, no key template written, each list whole.
+func TestKVDivided(t *testing.T) {
+	t.Run("partitioned", func(t *testing.T) {
+		divided(t, strings.Replace(fmt.Sprintf(kvFile, "partitioned"), "route:", "scale: {min: 3}\n      route:", 1))
+	})
+	t.Run("ring", func(t *testing.T) { divided(t, fmt.Sprintf(kvFile, "ring")) })
+}
+
+func divided(t *testing.T, file string) {
+	w := start(t, file)
 	at := "http://" + w.published("db")
 	for i := range 60 {
 		if status, _, body := askKV(t, "PUT", fmt.Sprintf("%s/kv/key%%2F%d", at, i), fmt.Sprint(i)); status != 201 {
@@ -142,8 +149,8 @@ func TestKVPartitioned(t *testing.T) {
 func TestCompareStore(t *testing.T) {
 	w := example(t, "store")
 	r := compared(t, w, "--nodes", "1,2", "--repeats", "3", "--no-fault")
-	if len(r.Variants) != 3 {
-		t.Fatalf("variants %+v, want single, replicated and partitioned", r.Variants)
+	if len(r.Variants) != 4 {
+		t.Fatalf("variants %+v, want single, replicated, partitioned and ring", r.Variants)
 	}
 	for _, v := range r.Variants {
 		if (v.Answers.Verdict == "WRONG") != (v.Name == "replicated") || v.Answers.Checked == 0 || v.Answers.Checker != "kv" {

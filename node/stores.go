@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -41,6 +42,9 @@ func (s *stores) start(spec driver.Spec, data string) (*inside.Program, error) {
 	}
 	o := store.Options{Name: string(spec.Instance), Read: store.Rule(svc.Read), Write: store.Rule(svc.Write), Log: s.node.log.With("instance", spec.Instance)}
 	switch {
+	case svc.Architecture == system.Ring:
+		o.Cluster, o.OneCopy = &fellows{stores: s, service: name, self: spec.Instance, ring: true}, true
+		o.NoCAS = "while a ring mends itself two nodes may take themselves for a key's owner; single has compare-and-set"
 	case svc.Architecture == system.Partitioned:
 		o.Cluster, o.OneCopy = &fellows{stores: s, service: name, self: spec.Instance}, svc.Copies <= 1
 		o.NoCAS = "while keys change their owner two instances may take themselves for it, and the lease that decides is not built yet; single has compare-and-set"
@@ -107,13 +111,16 @@ type fellows struct {
 	stores  *stores
 	service system.ServiceName
 	self    system.InstanceID
+	ring    bool // keys stand on a ring of ranges
 	owners  atomic.Pointer[owners]
 }
 
 // owners are those of every partition under one locator.
 type owners struct {
-	of   *route.Partitioned
-	each [][]string
+	of    route.Locator
+	nodes map[system.InstanceID]system.NodeID
+	all   []system.InstanceID
+	each  [][]string
 }
 
 // now is the map of owners of the present table, or nil.
@@ -122,27 +129,58 @@ func (f *fellows) now() *owners {
 	if svc == nil {
 		return nil
 	}
-	at, ok := svc.Locator.(*route.Partitioned)
-	if !ok {
-		return nil
-	}
 	have := f.owners.Load()
-	if have != nil && have.of == at {
+	if have != nil && have.of == svc.Locator {
 		return have
 	}
-	have = &owners{of: at, each: make([][]string, system.Partitions)}
-	for p := range have.each {
-		for _, id := range at.Owners(p) {
-			have.each[p] = append(have.each[p], string(id))
+	have = &owners{of: svc.Locator, each: make([][]string, system.Partitions)}
+	switch at := svc.Locator.(type) {
+	case *route.Partitioned:
+		have.nodes, have.all = at.Nodes, at.Parts.Instances
+		for p := range have.each {
+			for _, id := range at.Owners(p) {
+				have.each[p] = append(have.each[p], string(id))
+			}
 		}
+	case *route.Ring:
+		have.nodes = at.Nodes
+		for _, m := range at.Places {
+			have.all = append(have.all, m.Instance)
+		}
+		for p := range have.each {
+			if len(at.Places) > 0 {
+				have.each[p] = []string{string(f.near(at.Places, p))}
+			}
+		}
+	default:
+		return nil
 	}
 	f.owners.Store(have)
 	return have
 }
 
+// near is the owner of a partition of a ring's circle. Where ranges meet in one, it is this instance for itself
+// if one of them is its own, and so whatever the ring leads here is its own.
+func (f *fellows) near(ring system.Places, partition int) system.InstanceID {
+	first := uint64(partition) << partitionBits
+	owners := ring.Between(first, first|(1<<partitionBits-1))
+	if slices.Contains(owners, f.self) {
+		return f.self
+	}
+	return owners[len(owners)-1]
+}
+
+// partitionBits are below a partition's number in a place on the circle of 2^64.
+const partitionBits = 64 - 12
+
 func (f *fellows) Partitions() int { return system.Partitions }
 
-func (f *fellows) Partition(key string) int { return route.Partition(route.Key(key)) }
+func (f *fellows) Partition(key string) int {
+	if f.ring {
+		return int(route.Place(route.Key(key)) >> partitionBits)
+	}
+	return route.Partition(route.Key(key))
+}
 
 func (f *fellows) Owners(partition int) []string {
 	if now := f.now(); now != nil {
@@ -153,7 +191,7 @@ func (f *fellows) Owners(partition int) []string {
 
 func (f *fellows) Peers() (all []string) {
 	if now := f.now(); now != nil {
-		for _, id := range now.of.Parts.Instances {
+		for _, id := range now.all {
 			if id != f.self {
 				all = append(all, string(id))
 			}
@@ -164,19 +202,19 @@ func (f *fellows) Peers() (all []string) {
 
 func (f *fellows) RoundTrip(peer string, r *http.Request) (*http.Response, error) {
 	now, id, n := f.now(), system.InstanceID(peer), f.stores.node
-	if now == nil || now.of.Nodes[id] == "" {
+	if now == nil || now.nodes[id] == "" {
 		return nil, fmt.Errorf("%s is not in the plan", id)
 	}
 	if err := n.place.Pass(r.Context()); err != nil {
 		return nil, err
 	}
-	if now.of.Nodes[id] == n.boot.ID {
+	if now.nodes[id] == n.boot.ID {
 		return f.here(id, r)
 	}
-	if seen := n.table.Load(); !seen.Alive(now.of.Nodes[id]) {
-		return nil, fmt.Errorf("its node %s is not seen", now.of.Nodes[id])
+	if seen := n.table.Load(); !seen.Alive(now.nodes[id]) {
+		return nil, fmt.Errorf("its node %s is not seen", now.nodes[id])
 	}
-	r.URL.Host = string(now.of.Nodes[id])
+	r.URL.Host = string(now.nodes[id])
 	r.Header.Set(headerStore, peer)
 	return n.http2.RoundTrip(r)
 }

@@ -51,7 +51,7 @@ func (f *fleet) trouble(rnd *rand.Rand, lasts time.Duration, lease func(name str
 
 func chaosTime() time.Duration {
 	switch {
-	case longTests:
+	case longTests():
 		return time.Minute
 	case testing.Short():
 		return 2 * time.Second

@@ -1,8 +1,6 @@
 package store
 
-import (
-	"os"
-)
+import "os"
 
 // longTests says that tests may take minutes: `make long` sets SERVENT_LONG.
-var longTests = os.Getenv("SERVENT_LONG") != ""
+func longTests() bool { return os.Getenv("SERVENT_LONG") != "" }

@@ -10,7 +10,7 @@ import (
 // what was missed.
 func TestMissedWrites(t *testing.T) {
 	stay, missed := 40_000, 10_000
-	if longTests {
+	if longTests() {
 		stay, missed = 400_000, 100_000
 	}
 	if testing.Short() {
@@ -50,8 +50,11 @@ func TestMissedWrites(t *testing.T) {
 	if got := three.counts.pulled.Load(); got != int64(missed) {
 		t.Errorf("%d records were got, %d were missed", got, missed)
 	}
-	if got := three.counts.compared.Load(); got > int64(missed)*3/2 || got < int64(missed) {
-		t.Errorf("%d versions were looked at, want at most half more than the %d missed", got, missed)
+	// Each key that was missed is looked at, and what hangs at the same leaf: keys / leaves of others on average.
+	all := stay + missed/2
+	most := int64(float64(missed) * (1 + 1.1*float64(all)/float64(fan*f.partitions)))
+	if got := three.counts.compared.Load(); got > most || got < int64(missed) || got > int64(all)/2 {
+		t.Errorf("%d versions were looked at, want at most %d for the %d missed of %d", got, most, missed, all)
 	}
 	for n := range stay + missed/2 {
 		want := "old"

@@ -2,6 +2,7 @@ package system
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -84,6 +85,17 @@ func (r Places) Of(at uint64) InstanceID {
 		return r[0].Instance
 	}
 	return ""
+}
+
+// Between are the owners of what falls on first, on last or in between, in that order; first is not above last.
+func (r Places) Between(first, last uint64) []InstanceID {
+	out := []InstanceID{r.Of(first)}
+	for _, m := range r {
+		if first < m.At && m.At <= last {
+			out = append(out, m.Instance)
+		}
+	}
+	return slices.Compact(append(out, r.Of(last)))
 }
 
 // Range is how much of the circle the i-th member owns: from the member before it, without, to its own

@@ -205,6 +205,8 @@ func (c checker) keys() {
 		c.bad(c.x("copies"), "copies of a program's keys need idempotent: true, because a write is repeated to every copy")
 	} else if s.Copies > 1 && s.Software.Kind != system.Builtin {
 		c.unbuilt(c.x("copies"), "copies of a program's keys are not built yet; leave copies out: each key has one owner")
+	} else if s.Copies > 1 && s.Architecture != system.Partitioned {
+		c.unbuilt(c.x("copies"), "copies under %s are not built yet; partitioned keeps some", s.Architecture)
 	} else if n := architecture.Count(s, s.Copies); s.Copies > n {
 		c.bad(c.x("copies"), "want at most as many copies as instances, %d; have %d", n, s.Copies)
 	}
