@@ -229,6 +229,9 @@ func (r *run) pretend(t *testing.T, factor float64) {
 
 // The simulation foretells what it was not calibrated on, and stands beside what was measured, never among it.
 func TestForetell(t *testing.T) {
+	if testing.Short() {
+		t.Skip("simulates for minutes under the race detector, on one goroutine")
+	}
 	r := fullRun(enough, system.Single, system.Partitioned)
 	r.nodes = []int{1, 2, 4}
 	r.pretend(t, 1)
