@@ -52,12 +52,14 @@ func answers(t *testing.T, r *result.Result, checker string, want map[string]str
 
 // What keeps nothing is right under every architecture.
 func TestCompareIncrement(t *testing.T) {
+	t.Parallel()
 	r := compared(t, example(t, "increment"), "--nodes", "2", "--repeats", "1", "--no-fault")
 	answers(t, r, "hash", map[string]string{"single": "right", "replicated": "right"})
 }
 
 // Copies that know nothing of one another do not find each other's links; one owner a name does.
 func TestCompareShortener(t *testing.T) {
+	t.Parallel()
 	r := compared(t, example(t, "shortener"), "--nodes", "2", "--repeats", "3", "--no-fault")
 	answers(t, r, "kv", map[string]string{"single": "right", "replicated": "WRONG", "partitioned": "right", "ring": "right"})
 	if !strings.Contains(r.Load, "zipf 0.99 of 10000") {
@@ -67,6 +69,7 @@ func TestCompareShortener(t *testing.T) {
 
 // In a ring all nodes share the passes; by a relay one node has them all.
 func TestCompareTokens(t *testing.T) {
+	t.Parallel()
 	r := compared(t, example(t, "tokens"), "--nodes", "3", "--repeats", "1", "--no-fault")
 	answers(t, r, "hash", map[string]string{"ring": "right", "relay": "right"})
 	ring, relay := variant(t, r, "ring").Points[0], variant(t, r, "relay").Points[0]
@@ -85,6 +88,7 @@ func TestCompareTokens(t *testing.T) {
 
 // Where the rules are decides how many turns an order takes; the answers are the same.
 func TestCompareSplit(t *testing.T) {
+	t.Parallel()
 	r := compared(t, example(t, "split"), "--nodes", "2", "--repeats", "1", "--no-fault")
 	answers(t, r, "hash", map[string]string{"front": "right", "middle": "right", "data": "right"})
 	turns, bytes := map[string]float64{}, map[string]float64{}
@@ -105,6 +109,7 @@ func TestCompareSplit(t *testing.T) {
 }
 
 func TestCompareMonolithTiersServices(t *testing.T) {
+	t.Parallel()
 	turns := map[string]float64{}
 	n := 0.0
 	for file, name := range map[string]string{"monolith": "single", "tiers": "replicated", "services": "replicated"} {
@@ -139,6 +144,7 @@ func foreign(t *testing.T, chapter string, tools ...string) *world {
 
 // Programs of Debian's, which know nothing of Servent.
 func TestCompareForeignRedis(t *testing.T) {
+	t.Parallel()
 	w := foreign(t, "TCP: Redis", "redis-server")
 	r := compared(t, w, "--nodes", "1,2", "--repeats", "2", "--no-fault")
 	answers(t, r, "counter", map[string]string{"single": "right", "replicated": "WRONG"})
@@ -148,6 +154,7 @@ func TestCompareForeignRedis(t *testing.T) {
 }
 
 func TestCompareForeignNginx(t *testing.T) {
+	t.Parallel()
 	w := foreign(t, "HTTP: nginx", "nginx")
 	r := compared(t, w, "--nodes", "2", "--repeats", "1", "--no-fault")
 	answers(t, r, "hash", map[string]string{"single": "right", "replicated": "right"})

@@ -39,6 +39,7 @@ func compared(t *testing.T, w *world, args ...string) *result.Result {
 // The course's lesson, on real processes: copies that know nothing of one another count for themselves, one
 // instance and divided keys count right, and divided keys are faster than one instance.
 func TestCompareCounter(t *testing.T) {
+	t.Parallel()
 	w := example(t, "counter")
 	r := compared(t, w, "--nodes", "1,2", "--repeats", "4", "--no-fault")
 	rate := map[string]float64{}
@@ -115,6 +116,7 @@ x-servent:
 // A full comparison, short: every variant on every number of nodes has a rate that was found and rates that were
 // tried, in open loop, in the file's time although it ran stretched; what is simulated says so.
 func TestCompareFull(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
@@ -220,6 +222,7 @@ func TestCompareRefuses(t *testing.T) {
 // One node with as many workers as the others have nodes: the same capacity, no request is sent onward, and nobody
 // is killed, for it is all there is.
 func TestCompareScaleBoth(t *testing.T) {
+	t.Parallel()
 	w := example(t, "counter")
 	r := compared(t, w, "--vary", "architecture=single,replicated", "--scale", "both", "--nodes", "2", "--repeats", "2")
 	var names []string
@@ -231,7 +234,7 @@ func TestCompareScaleBoth(t *testing.T) {
 				t.Errorf("%s: refused %q, want that it is single up again", v.Name, v.Refused)
 			}
 		case "single up":
-			if !v.Up || len(v.Points) != 1 || len(v.Points[0].NodeLoad) != 1 || v.Points[0].Hops != 0 || v.Survival != nil || v.Cost != nil {
+			if !v.Up || len(v.Points) == 0 || len(v.Points[0].NodeLoad) != 1 || v.Points[0].Hops != 0 || v.Survival != nil || v.Cost != nil {
 				t.Errorf("%s: %+v, want points of one node, and nobody killed", v.Name, v)
 			}
 			if v.Theory == nil || !strings.Contains(v.Theory.Formula, "N·c·μ; one queue, M/M/2: ") || !strings.Contains(v.Theory.Formula, "against 2 queues, 2·M/M/1 at random") {
@@ -253,6 +256,7 @@ func TestCompareScaleBoth(t *testing.T) {
 
 // Two files are two variants under the load of the first one; unlike nodes are refused with the difference.
 func TestCompareWholeFiles(t *testing.T) {
+	t.Parallel()
 	const file = `name: counter
 services:
   counter:

@@ -117,6 +117,7 @@ func TestKV(t *testing.T) {
 
 // TestKVDivided: keys divided, no key template written, each list whole.
 func TestKVDivided(t *testing.T) {
+	t.Parallel()
 	t.Run("partitioned", func(t *testing.T) {
 		divided(t, strings.Replace(fmt.Sprintf(kvFile, "partitioned"), "route:", "scale: {min: 3}\n      route:", 1))
 	})
@@ -147,6 +148,7 @@ func divided(t *testing.T, file string) {
 // The course's second exercise: one instance and divided keys answer right, copies that know nothing of one another
 // do not.
 func TestCompareStore(t *testing.T) {
+	t.Parallel()
 	w := example(t, "store")
 	r := compared(t, w, "--nodes", "1,2", "--repeats", "3", "--no-fault")
 	if len(r.Variants) < 4 {

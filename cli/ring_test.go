@@ -46,6 +46,7 @@ func post(t *testing.T, door, key string) (status int, answer, timing string) {
 // Wherever a request enters, its key has one owner, found from neighbour to neighbour; when a node dies, the
 // next one on the ring answers for its keys, and nobody else's keys notice.
 func TestRing(t *testing.T) {
+	t.Parallel()
 	w := start(t, fmt.Sprintf(onARing, ""))
 	const keys = 24
 	owner := map[string]string{}
@@ -89,6 +90,7 @@ func TestRing(t *testing.T) {
 
 // Of data on disk nobody but its holder answers: the keys of a dead node are away, and it is said why.
 func TestRingOfTiedData(t *testing.T) {
+	t.Parallel()
 	w := start(t, fmt.Sprintf(onARing, "\n      data: {kind: hard, path: /data}"))
 	pid := w.node("node-3").Pid
 	kill(t, pid, syscall.SIGSTOP)

@@ -36,6 +36,7 @@ func main() {
 
 // A module is built, bundled, compiled and called; what loops in it is ended, and its neighbours answer.
 func TestModuleRuns(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("compiling a Go module takes seconds")
 	}
