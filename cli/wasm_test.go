@@ -23,6 +23,7 @@ const greet = `package main
 
 import (
 	"fmt"
+	"os"
 )
 
 func main() {
