@@ -85,8 +85,8 @@ func TestCompareCounter(t *testing.T) {
 	}
 }
 
-// A killed node costs divided keys their share and the others nothing; without a capacity in the file it is
-// measured and said to be.
+// A killed node costs divided keys their share and a single instance all that it had, and every key is read again:
+// on two nodes, too, each has somewhere to go. Without a capacity in the file it is measured and said to be.
 func TestCompareSurvives(t *testing.T) {
 	w := &world{t: t, dir: t.TempDir()}
 	w.write("compose.yaml", `name: counter
@@ -97,19 +97,27 @@ x-servent:
   nodes: {node: {count: 2}}
   compare: {load: {mix: {"POST /c/{key}": 1}, keys: uniform of 40}}
 `)
-	r := compared(t, w, "--vary", "architecture=partitioned,pastry", "--nodes", "2", "--repeats", "1")
+	r := compared(t, w, "--vary", "architecture=single,partitioned,pastry", "--nodes", "2", "--repeats", "1")
 	if r.Capacity[0].Source != "measured" || r.Capacity[0].Rate < 1 {
 		t.Errorf("capacity %+v, want a measured one", r.Capacity)
 	}
-	if len(r.Variants) != 2 || r.Variants[1].Refused == "" {
+	if len(r.Variants) != 3 || r.Variants[2].Refused == "" {
 		t.Fatalf("variants %+v, want pastry refused as long as it is not built", r.Variants)
 	}
-	s := r.Variants[0].Survival
-	if s == nil || s.KeysLost <= 0 || s.KeysLost >= 1 || len(s.Timeline) == 0 {
-		t.Fatalf("survival %+v, want a part of the keys lost", s)
+	for _, v := range r.Variants[:2] {
+		s := v.Survival
+		if s == nil || len(s.Timeline) == 0 {
+			t.Fatalf("%s: survival %+v, want one with a timeline", v.Name, s)
+		}
+		if s.KeysLost <= 0 || strings.Contains(s.LostText, "no answer") {
+			t.Errorf("%s: %v of the keys lost, %s; want some, and an answer about each", v.Name, s.KeysLost, s.LostText)
+		}
+		if s.Recovery > 6 {
+			t.Errorf("%s: recovered after %.1f s, want its instance elsewhere within 2 s, three times that at most", v.Name, s.Recovery)
+		}
 	}
-	if s.Recovery > 6 {
-		t.Errorf("recovered after %.1f s, want its instance elsewhere within 2 s, three times that at most", s.Recovery)
+	if one, some := r.Variants[0].Survival.KeysLost, r.Variants[1].Survival.KeysLost; one <= some { // keys of after the fault are not lost
+		t.Errorf("lost %v of the keys of single and %v of partitioned, want more of single", one, some)
 	}
 }
 

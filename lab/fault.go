@@ -3,8 +3,10 @@ package lab
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,7 +21,8 @@ const (
 	faultAt   = time.Second             // into the run, the node dies
 	faultFor  = 5 * time.Second         // that it stays dead
 	faultRun  = 4500 * time.Millisecond // the run's length, shorter: what a node does that comes back is another story
-	faultLoad = 0.5                     // of the rate at saturation: what is left of the system can carry it
+	faultLoad = 0.5                     // of the rate at saturation: what is left of the system can carry it,
+	faultLeft = 0.8                     // and of the share of nodes that is left, where that is less: on 2 nodes 0.4
 	backAt    = 0.95                    // of the rate before: recovered
 	finalMost = 8 * time.Second         // that the final reads may take; keys beyond are said to be unread
 	backTicks = 5                       // tenths of a second that it must hold
@@ -28,7 +31,8 @@ const (
 // kill kills the process of a node that has an instance, as kill -9 does, under a steady load.
 func (r *run) kill(ctx context.Context, v Variant, s *stage, nodes int, before []load.Record) (*result.Survival, error) {
 	p := r.points[at{v.Name, nodes}]
-	rate := p.result(r).Rate.Median * faultLoad
+	share := min(faultLoad, faultLeft*float64(nodes-1)/float64(nodes))
+	rate := p.result(r).Rate.Median * share
 	if v.Up || rate <= 0 {
 		return nil, nil
 	}
@@ -36,6 +40,9 @@ func (r *run) kill(ctx context.Context, v Variant, s *stage, nodes int, before [
 	victim := r.victim(st)
 	if victim == "" {
 		return nil, nil
+	}
+	if err := s.client.Want(ctx, v.scaled(r.service, nodes)); err != nil { // see apart
+		return nil, err
 	}
 	o := r.options(s, faultFirst)
 	o.Rate, o.Duration, o.Timeout = load.Rate{From: rate}, faultRun, faultRun
@@ -51,7 +58,7 @@ func (r *run) kill(ctx context.Context, v Variant, s *stage, nodes int, before [
 	out := survived(res, died.Seconds(), rate)
 	out.What, out.Nodes, out.KeysLost = fmt.Sprintf("kill 1 node (%s)", victim), nodes, -1
 	if r.keyed() && (r.checks == check.Counter || r.checks == check.KV) {
-		if err := r.lost(ctx, s, before, res.Records, rate/faultLoad, out); err != nil {
+		if err := r.lost(ctx, s, before, res.Records, rate/share, out); err != nil {
 			return nil, err
 		}
 	}
@@ -124,22 +131,40 @@ func survived(res *load.Result, died, rate float64) *result.Survival {
 	return out
 }
 
-// lost reads every key that something was acknowledged for, when all is quiet again.
+// lost reads every key that something was written to, once, when all is quiet again.
 func (r *run) lost(ctx context.Context, s *stage, before, during []load.Record, rate float64, out *result.Survival) error {
 	i := slices.IndexFunc(r.mix, func(e load.Entry) bool { return strings.Contains(e.Path, "{key}") })
 	if i < 0 {
 		return nil
 	}
-	o := r.options(s, finalFirst)
-	o.Mix = []load.Entry{{Method: http.MethodGet, Path: r.mix[i].Path, Weight: 1, Accept: []int{http.StatusNotFound}}}
-	o.Keys = load.Keys{Kind: "sequential", N: r.keys.N}
-	o.Clients, o.Count = 8, int(r.keys.N)
-	o.Duration = min(max(time.Duration(1.5*float64(r.keys.N)/rate*float64(time.Second)), time.Second), finalMost)
-	after, err := drive(ctx, o)
-	if err != nil {
-		return err
+	after := &load.Result{}
+	if keys := written(before, during); len(keys) > 0 {
+		first := finalFirst - finalFirst%len(keys) // so that the keys' order is that of the reads
+		o := r.options(s, first)
+		o.Mix = []load.Entry{{Method: http.MethodGet, Path: r.mix[i].Path, Weight: 1, Accept: []int{http.StatusNotFound}}}
+		o.Keys = load.Keys{Kind: "sequential", Only: keys}
+		o.Clients, o.Count = 8, len(keys)
+		o.Duration = min(max(time.Duration(1.5*float64(len(keys))/rate*float64(time.Second)), time.Second), finalMost)
+		var err error
+		if after, err = drive(ctx, o); err != nil {
+			return err
+		}
 	}
 	loss := check.Lost(r.checks, check.Fault{Before: before, During: during, At: time.Duration(out.FaultAt * float64(time.Second)), After: after.Records})
 	out.KeysLost, out.LostText = loss.Share, loss.Text
 	return nil
+}
+
+// written are the keys that something was sent to, other than questions: the most asked for first.
+func written(runs ...[]load.Record) []int64 {
+	seen := map[int64]bool{}
+	for _, records := range runs {
+		for _, rec := range records {
+			i, err := strconv.ParseInt(strings.TrimPrefix(rec.Key, "k"), 10, 64) // as load.Key names them
+			if err == nil && rec.Method != http.MethodGet {
+				seen[i] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
 }

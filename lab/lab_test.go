@@ -69,8 +69,15 @@ func TestScaled(t *testing.T) {
 		t.Error("the file's own system was changed")
 	}
 	v.System.Services[1].Architecture = system.Single
-	if c := v.scaled("cart", 2).Service("cart").Placement.Constraints; len(c) != 1 || c[0].Value != "eu-1" || !c[0].Not {
-		t.Errorf("a single instance may stand on %v, want not the node that answers for control", c)
+	two := v.scaled("cart", 2)
+	if c := apart(two, "cart").Service("cart").Placement.Constraints; len(c) != 1 || c[0].Value != "eu-1" || !c[0].Not {
+		t.Errorf("a single instance begins on %v, want not the node that answers for control", c)
+	}
+	if c := two.Service("cart").Placement.Constraints; len(c) != 0 {
+		t.Errorf("when its node is dead, a single instance may stand on %v, want anywhere", c)
+	}
+	if c := apart(v.scaled("cart", 1), "cart").Service("cart").Placement.Constraints; len(c) != 0 {
+		t.Errorf("on one node a single instance may stand on %v, want there", c)
 	}
 	v.Up = true
 	if up := v.scaled("cart", 4); len(up.Nodes) != 1 || up.Nodes[0].Count != 1 || up.Nodes[0].Capacity.Workers != 4 {
@@ -187,6 +194,15 @@ func TestSurvived(t *testing.T) {
 		if math.Abs(s.ErrorsFor-tt.errors) > 0.11 || math.Abs(s.Recovery-tt.recovery) > 0.11 {
 			t.Errorf("%s: errors for %.1f s, back after %.1f s; want %.1f and %.1f", tt.name, s.ErrorsFor, s.Recovery, tt.errors, tt.recovery)
 		}
+	}
+}
+
+// What is read after a fault is what something was written to.
+func TestWritten(t *testing.T) {
+	before := []load.Record{{Method: "POST", Key: load.Key(9)}, {Method: "GET", Key: load.Key(3)}, {Method: "PUT", Key: load.Key(1_234_567)}}
+	during := []load.Record{{Method: "DELETE", Key: load.Key(0)}, {Method: "POST", Key: load.Key(9)}, {Method: "POST"}}
+	if got, want := written(before, during), []int64{0, 9, 1_234_567}; !slices.Equal(got, want) {
+		t.Errorf("keys %v, want %v", got, want)
 	}
 }
 

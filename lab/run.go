@@ -119,7 +119,7 @@ func (r *run) side(ctx context.Context, nodes int) error {
 	r.tell(0, "%s: starting %s", some(nodes, "node"), some(len(r.variants), "system"))
 	want := map[string]*system.System{}
 	for i := range r.variants {
-		want[stageName(i, nodes)] = stretched(r.variants[i].scaled(r.service, nodes), r.pace())
+		want[stageName(i, nodes)] = stretched(apart(r.variants[i].scaled(r.service, nodes), r.service), r.pace())
 	}
 	stages, err := r.stagings.openAll(ctx, want, r.service)
 	if err != nil {

@@ -31,7 +31,6 @@ func (v *Variant) scaled(service system.ServiceName, nodes int) *system.System {
 			out.Nodes = append(out.Nodes, g)
 		}
 	}
-	first := system.NodeID(out.Nodes[0].Name + "-1") // answers for control, too
 	out.Services = slices.Clone(sys.Services)
 	for i := range out.Services {
 		s := &out.Services[i]
@@ -49,11 +48,21 @@ func (v *Variant) scaled(service system.ServiceName, nodes int) *system.System {
 			s.Replicas, s.Scale.Min, s.Scale.Max = nodes, nodes, nodes
 			s.Placement.MaxPerNode = 0
 		}
-		if row, _ := architecture.Of(s.Architecture); row.Where == architecture.OneNode && nodes > 1 {
-			// The node that is killed must not be the one that answers for control: what an architecture
-			// survives is measured, not what control does.
-			s.Placement.Constraints = append(slices.Clone(s.Placement.Constraints), system.Constraint{Attribute: "node.id", Not: true, Value: string(first)})
-		}
+	}
+	return &out
+}
+
+// apart is a scaled system as it runs until a node is killed: what has one instance in all does not stand on
+// the first node, which answers for control, too. The killed node must be another, for what an architecture
+// survives is measured, not what control does. It is no rule for what comes then: before the node dies the
+// system is wanted without it, so that the instance may go wherever there is room.
+func apart(sys *system.System, service system.ServiceName) *system.System {
+	out := *sys
+	out.Services = slices.Clone(sys.Services)
+	s := out.Service(service)
+	if row, _ := architecture.Of(s.Architecture); row.Where == architecture.OneNode && (len(out.Nodes) > 1 || out.Nodes[0].Count > 1) {
+		first := out.Nodes[0].Name + "-1"
+		s.Placement.Constraints = append(slices.Clone(s.Placement.Constraints), system.Constraint{Attribute: "node.id", Not: true, Value: first})
 	}
 	return &out
 }

@@ -17,6 +17,7 @@ type Keys struct {
 	S     float64 // of zipf: the exponent, 0 (all alike) and up; key k is asked for in proportion to 1/(k+1)^S
 	Share float64 // of hot: of the requests that go to the first Hot keys, 0…1
 	Hot   int64   // of hot: how many keys share them; 0 means 1. The others share the rest.
+	Only  []int64 // of sequential: these keys, one after the other, instead of the first N; no word in a file
 }
 
 const keysWanted = "keys like zipf 0.99 of 1e5, uniform of 1000, sequential of 1000, hot 80% of 1000, hot 80% on 20 of 1000 or 1000"
@@ -113,7 +114,12 @@ type sampler struct {
 const tableKeys = 1 << 20
 
 func newSampler(k Keys) (*sampler, error) {
-	k.N = max(k.N, 1)
+	if k.N = max(k.N, 1); len(k.Only) > 0 {
+		k.N = int64(len(k.Only))
+	}
+	if len(k.Only) > 0 && k.Kind != "sequential" {
+		return nil, fmt.Errorf("keys %s: only sequential ones may be named", k)
+	}
 	switch k.Kind {
 	case "", "uniform", "sequential":
 	case "hot":
@@ -139,6 +145,8 @@ func newSampler(k Keys) (*sampler, error) {
 func (s *sampler) key(seed, n uint64) int64 {
 	h := draw(seed, n, drawKey)
 	switch {
+	case s.keys.Kind == "sequential" && len(s.keys.Only) > 0:
+		return s.keys.Only[n%uint64(s.keys.N)]
 	case s.keys.Kind == "sequential":
 		return int64(n % uint64(s.keys.N))
 	case s.keys.Kind == "hot" && unit(h) < s.keys.Share:

@@ -227,6 +227,7 @@ func TestRunRefuses(t *testing.T) {
 		"no pace":         {Sites: site, Mix: []Entry{{Method: "GET", Path: "/"}}, Count: 1},
 		"bad method":      {Sites: site, Mix: []Entry{{Method: "G T", Path: "/"}}, Clients: 1, Count: 1},
 		"bad path":        {Sites: site, Mix: []Entry{{Method: "GET", Path: "x y"}}, Clients: 1, Count: 1},
+		"named keys":      {Sites: site, Mix: []Entry{{Method: "GET", Path: "/"}}, Keys: Keys{Kind: "zipf", N: 9, Only: []int64{4}}, Clients: 1, Count: 1},
 		"bad keys":        {Sites: site, Mix: []Entry{{Method: "GET", Path: "/"}}, Keys: Keys{Kind: "odd"}, Clients: 1, Count: 1},
 	} {
 		if _, err := Run(t.Context(), o); err == nil {
@@ -261,6 +262,21 @@ func TestKeysAreDrawnAsSaid(t *testing.T) {
 				t.Errorf("%s: key %d was drawn %.0f times, want %.0f ± %.0f", words, i, got, want, 5*sd)
 			}
 		}
+	}
+}
+
+// Keys that are named are asked for in their order, each as often as the others.
+func TestNamedKeys(t *testing.T) {
+	s, err := newSampler(Keys{Kind: "sequential", Only: []int64{3, 17, 5}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int64
+	for n := range uint64(6) {
+		got = append(got, s.key(1, 300+n))
+	}
+	if want := []int64{3, 17, 5, 3, 17, 5}; !slices.Equal(got, want) {
+		t.Errorf("keys %v, want %v", got, want)
 	}
 }
 
