@@ -58,6 +58,9 @@ func newPlan(o Options) (*plan, error) {
 		case len(p.variants) > 0 && unlike(p.variants[0], v) != "":
 			v.Refused = unlike(p.variants[0], v)
 			p.refused = append(p.refused, v)
+		case len(p.variants) > 0 && foreign(p.variants[0], v, o.Service) != "":
+			v.Refused = foreign(p.variants[0], v, o.Service)
+			p.refused = append(p.refused, v)
 		default:
 			p.variants = append(p.variants, v)
 		}

@@ -120,6 +120,16 @@ func unlike(first, v Variant) string {
 	return fmt.Sprintf("its nodes are not those of %s: %s", first.Name, strings.Join(why, "; "))
 }
 
+// foreign says why a variant cannot be sent the first one's load, or "". All variants get the same requests, and
+// what is switched by connection gets bytes over TCP where the other gets requests of HTTP.
+func foreign(first, v Variant, service system.ServiceName) string {
+	a, b := first.System.Service(service).Switch.By, v.System.Service(service).Switch.By
+	if (a == system.ByConnection) == (b == system.ByConnection) {
+		return ""
+	}
+	return fmt.Sprintf("it is switched by %s and %s by %s: what is sent to the one is no request to the other", b, first.Name, a)
+}
+
 // capacity of a group's nodes in words.
 func capacity(g system.NodeGroup) string {
 	if g.Capacity.Rate <= 0 {

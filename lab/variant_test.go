@@ -122,3 +122,32 @@ func TestTheoryOfUpAndOut(t *testing.T) {
 		t.Errorf("with nothing scaled up: %s", b.Formula)
 	}
 }
+
+// The load is the first variant's: what speaks another protocol is refused, whichever of the two comes first.
+func TestAnotherProtocolIsRefused(t *testing.T) {
+	speaks := func(name string, by system.By) Variant {
+		v := alike(system.Single, func(sys *system.System) {
+			sys.Service("cart").Switch.By = by
+			sys.Compare = &system.Compare{Load: system.Load{Send: "41\n"}}
+		})
+		v.Name = name
+		return v
+	}
+	tcp, http, again := speaks("tcp", system.ByConnection), speaks("http", system.ByRequest), speaks("again", system.ByRequest)
+	for _, tt := range []struct {
+		all  []Variant
+		why  string // the second one is refused
+		over bool   // TCP
+	}{
+		{[]Variant{tcp, http, tcp}, "it is switched by request and tcp by connection: what is sent to the one is no request to the other", true},
+		{[]Variant{http, tcp, again}, "it is switched by connection and http by request: what is sent to the one is no request to the other", false},
+	} {
+		p, err := newPlan(Options{Variants: tt.all, Service: "cart", Repeats: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.variants) != 2 || len(p.refused) != 1 || p.refused[0].Refused != tt.why || (p.tcp != nil) != tt.over {
+			t.Errorf("%s first: %d run, refused %+v, TCP %v; want the second refused because %s", tt.all[0].Name, len(p.variants), p.refused, p.tcp != nil, tt.why)
+		}
+	}
+}
