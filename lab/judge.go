@@ -23,6 +23,8 @@ const (
 	slowMost  = 0.01 // of turns whose program was slower than the node
 )
 
+const drawnNodes = 4 // that the drawing of one request is from, or fewer, if there were as few
+
 // Clock is the name of the check that a host fails which wakes up too late. Stretched time may help.
 const Clock = "clock"
 
@@ -75,7 +77,7 @@ func (r *run) variant(v Variant) result.Variant {
 		}
 		out.Points = append(out.Points, pt)
 		checkers = append(checkers, p.check)
-		if out.Trace == nil && n > 1 {
+		if n > 1 && p.trace != nil && (out.Trace == nil || n <= drawnNodes) { // the way grows with the nodes; more do not fit a page
 			out.Trace, out.TraceWhat = p.trace, p.traceWhat
 		}
 		for _, rep := range pt.Repeats {

@@ -37,6 +37,7 @@ type point struct {
 	notSent   int64
 	hops      int64
 	lookups   int64
+	asked     int64         // requests whose key's owner had to be asked for
 	inside    []float64     // requests open on average, of every repeat
 	took      time.Duration // of all turns, as nodes counted
 	metered   int64         // requests, as nodes counted: warm-ups, too
@@ -103,6 +104,9 @@ func (p *point) add(res *load.Result, began float64) {
 	for _, rec := range res.Records {
 		p.hops += int64(rec.Hops + rec.Lookup)
 		p.lookups += int64(rec.Lookup)
+		if rec.Lookup > 0 {
+			p.asked++
+		}
 	}
 }
 
@@ -173,20 +177,20 @@ func (p *point) draw(records []load.Record, s *stage) {
 }
 
 // steps is one request as messages. When it was sent and answered is measured at the client, which nodes it
-// met is said by them; between these moments it is drawn evenly.
+// met is said by them, but for those between that only sent a lookup on: they are counted. Between these moments it
+// is drawn evenly.
 func steps(rec load.Record, entry string) []result.Step {
 	what := rec.Method + " " + rec.Path
 	var out []result.Step
 	out = append(out, result.Step{From: "client", To: entry, What: what})
+	from := entry
 	for i := range rec.Lookup {
-		from, to := entry, "neighbour"
-		if i > 0 {
-			from = "neighbour"
-		}
+		to := fmt.Sprintf("neighbour %d", i+1)
 		if i == rec.Lookup-1 {
 			to = rec.Node
 		}
 		out = append(out, result.Step{From: from, To: to, What: "lookup"})
+		from = to
 	}
 	if rec.Lookup > 0 {
 		out = append(out, result.Step{From: rec.Node, To: entry, What: "it is me"})
@@ -234,14 +238,12 @@ func (p *point) result(r *run) result.Point {
 	}
 	if n := float64(p.requests); n > 0 {
 		out.Hops, out.Lookup = float64(p.hops)/n, float64(p.lookups)/n
-		out.Messages = 2*(out.Hops-out.Lookup) + out.Lookup
-		if p.lookups > 0 {
-			out.Messages++ // the owner's answer
-		}
 		out.Bytes = p.bytes / max(float64(p.metered), 1)
 	}
 	var served []float64
+	passed := int64(0)
 	for _, share := range p.load {
+		passed += share.Passed
 		share.Busy = r.busy(share, p.took)
 		out.NodeLoad = append(out.NodeLoad, share)
 		served = append(served, float64(share.Served))
@@ -249,6 +251,11 @@ func (p *point) result(r *run) result.Point {
 	slices.SortFunc(out.NodeLoad, func(a, b result.Share) int { return strings.Compare(string(a.Node), string(b.Node)) })
 	if len(served) > 0 {
 		out.Gini = law.Gini(served)
+	}
+	if p.requests > 0 && p.metered > 0 {
+		// What is passed on is a request, which is answered the same way, or a lookup, which its owner alone answers.
+		onward := float64(passed)/float64(p.metered) - out.Lookup
+		out.Messages = max(0, 2*onward) + out.Lookup + float64(p.asked)/float64(p.requests)
 	}
 	if p.turns > 0 {
 		out.Station = result.Station{LateShare: float64(p.slow) / float64(p.turns), ValidRate: p.validRate * r.pace()}

@@ -111,6 +111,46 @@ func TestTerminalFits(t *testing.T) {
 	}
 }
 
+// A short run speaks of theory where the rate is not what it says, and of lookups, which no column has.
+func TestExpected(t *testing.T) {
+	curve := func(rate float64) []result.CurvePoint { return []result.CurvePoint{{Nodes: 4, Rate: rate}} }
+	for _, tt := range []struct {
+		name   string
+		rate   float64
+		lookup float64
+		theory *result.Theory
+		want   string
+	}{
+		{"no theory", 160, 0, nil, ""},
+		{"as it says", 160, 0, &result.Theory{Formula: "N·μ", Curve: curve(170)}, ""},
+		{"not as it says", 160, 0, &result.Theory{Formula: "N·μ", Curve: curve(200)}, "theory: 200 at 4, measured −20 %: N·μ"},
+		{"lookups", 160, 1.4, &result.Theory{Formula: "N·μ", Curve: curve(160), Hops: curve(1.5)}, "1.40 lookups a request at 4, theory 1.50 (−6.7 %)"},
+		{"both", 160, 1.5, &result.Theory{Formula: "N·μ", Curve: curve(200), Hops: curve(1.5)}, "theory: 200 at 4, measured −20 %: N·μ; 1.50 lookups a request at 4, theory 1.50 (0 %)"},
+	} {
+		w := row{Variant: &result.Variant{Theory: tt.theory}, points: []*result.Point{{Nodes: 4, Valid: true, Rate: result.Interval{Median: tt.rate}, Lookup: tt.lookup}}}
+		if got := expected(w); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+		w.points[0].Valid = false
+		if got := expected(w); got != "" {
+			t.Errorf("%s: %q of a point that is not valid", tt.name, got)
+		}
+	}
+}
+
+// Reasons that differ in figures alone are one, told of the node that would have to be slowest.
+func TestReasons(t *testing.T) {
+	point := func(why string, valid float64) *result.Point {
+		return &result.Point{Why: why, Station: result.Station{ValidRate: valid}}
+	}
+	all := []row{{points: []*result.Point{point("slow in 3.3 % of turns; 8.2/s would be valid", 8.2), point("12 of 40 requests failed", 0)}},
+		{points: []*result.Point{point("slow in 8.0 % of turns; 6/s would be valid", 6), point("slow in 2 % of turns; 9/s would be valid", 9), {Valid: true, Why: "5 of 6 repeats"}, {}}}}
+	want := []string{"slow in 8.0 % of turns; 6/s would be valid (and 2 points alike)", "12 of 40 requests failed", "no reason given"}
+	if got := reasons(all); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestFold(t *testing.T) {
 	for _, tt := range []struct {
 		words string

@@ -131,6 +131,11 @@ func (p *page) theory(w row) {
 	} else {
 		p.raw("–")
 	}
+	if text := lookups(w); text != "" {
+		p.raw("<small>")
+		p.text(text)
+		p.raw("</small>")
+	}
 	p.raw("</td>")
 }
 
@@ -208,7 +213,7 @@ func (p *page) costs(r *result.Result) {
 		}
 		p.raw("</tr>\n")
 	}
-	p.raw("</tbody></table></div>\n<p class=\"quiet\">Hops, messages and bytes are between nodes; a request that its first node answers costs none.</p>\n</section>\n")
+	p.raw("</tbody></table></div>\n<p class=\"quiet\">Hops, messages and bytes are between nodes; a request that its first node answers costs none. Hops are those of the client’s request; messages and bytes are of the calls that programs make for it, too.</p>\n</section>\n")
 }
 
 // checks is the validity box.

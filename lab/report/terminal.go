@@ -312,6 +312,9 @@ func (t *columns) variant(r *result.Result, w row, ns []int, l layout) {
 	if s != nil && !l.kill {
 		t.note(2, faint, faultNote(s))
 	}
+	if text := expected(w); text != "" && r.Depth != result.Full { // a full run has lines of their own about it
+		t.note(2, faint, text)
+	}
 }
 
 // rate is a point's median and its interval.
@@ -371,14 +374,38 @@ func (p *paper) laws(r *result.Result) {
 
 // theoryBeside sets the theory's figure beside the measured one, at the largest point that both have.
 func theoryBeside(w row) string {
-	q, c := besides(w)
-	if q == nil {
+	text := ""
+	switch q, c := besides(w); {
+	case q == nil:
+	case q.Offered > 0:
+		text = fmt.Sprintf("; %s at %d at saturation, %s of it with the goal kept", figure.Quantity(c.Rate), q.Nodes, figure.Share(1+off(q.Rate.Median, c.Rate)))
+	default:
+		text = fmt.Sprintf("; %s at %d, measured %s (%s)", figure.Quantity(c.Rate), q.Nodes, figure.Quantity(q.Rate.Median), figure.Change(off(q.Rate.Median, c.Rate)))
+	}
+	if l := lookups(w); l != "" {
+		text += "; " + l
+	}
+	return text
+}
+
+// telling is by how much a rate is off what theory expects before it is worth a line of a short run, as much as
+// makes one variant better than another.
+const telling = 0.1
+
+// expected is a line about the theory in the table of a short run. Where a rate is what theory says, the report has the
+// formula and the table says nothing; lookups are always told, for no other column has them.
+func expected(w row) string {
+	if w.Theory == nil {
 		return ""
 	}
-	if q.Offered > 0 {
-		return fmt.Sprintf("; %s at %d at saturation, %s of it with the goal kept", figure.Quantity(c.Rate), q.Nodes, figure.Share(1+off(q.Rate.Median, c.Rate)))
+	var words []string
+	if q, c := besides(w); q != nil && math.Abs(off(q.Rate.Median, c.Rate)) >= telling {
+		words = append(words, fmt.Sprintf("theory: %s at %d, measured %s: %s", figure.Quantity(c.Rate), q.Nodes, figure.Change(off(q.Rate.Median, c.Rate)), figure.Clean(w.Theory.Formula)))
 	}
-	return fmt.Sprintf("; %s at %d, measured %s (%s)", figure.Quantity(c.Rate), q.Nodes, figure.Quantity(q.Rate.Median), figure.Change(off(q.Rate.Median, c.Rate)))
+	if l := lookups(w); l != "" {
+		words = append(words, l)
+	}
+	return strings.Join(words, "; ")
 }
 
 // off is have/want − 1, not a number when there is nothing to divide by.

@@ -210,21 +210,65 @@ func judgement(v result.Validity) (bad, good []string) {
 	return bad, good
 }
 
-// reasons are why points are not valid, each once, in the order of the rows.
+// reasons are why points are not valid, in the order of the rows. What several points have in common but for the
+// figures is said once, of the one whose node would have to be slowest.
 func reasons(all []row) []string {
-	var out []string
+	type reason struct {
+		why   string
+		valid float64 // a node's rate that would be
+		more  int
+	}
+	var order []string
+	said := map[string]reason{}
 	for _, w := range all {
 		for _, p := range w.points {
-			if !p.Valid {
-				why := strings.TrimSpace(figure.Clean(p.Why))
-				if why == "" {
-					why = "no reason given"
-				}
-				if !slices.Contains(out, why) {
-					out = append(out, why)
-				}
+			if p.Valid {
+				continue
+			}
+			why := strings.TrimSpace(figure.Clean(p.Why))
+			if why == "" {
+				why = "no reason given"
+			}
+			alike := figures.ReplaceAllString(why, "0")
+			r, seen := said[alike]
+			switch {
+			case !seen:
+				order = append(order, alike)
+				r = reason{why: why, valid: p.Station.ValidRate}
+			case p.Station.ValidRate < r.valid:
+				r.why, r.valid = why, p.Station.ValidRate
+				r.more++
+			default:
+				r.more++
+			}
+			said[alike] = r
+		}
+	}
+	var out []string
+	for _, alike := range order {
+		r := said[alike]
+		if r.more > 0 {
+			r.why += fmt.Sprintf(" (and %s alike)", count(r.more, "point"))
+		}
+		out = append(out, r.why)
+	}
+	return out
+}
+
+var figures = regexp.MustCompile(`[0-9]+(\.[0-9]+)?`)
+
+// lookups sets the messages that it took to find a key's owner beside what theory expects, at the largest valid
+// point that both have; "" where nothing is looked up.
+func lookups(w row) string {
+	if w.Theory == nil {
+		return ""
+	}
+	for _, q := range slices.Backward(w.points) {
+		for _, c := range w.Theory.Hops {
+			if c.Nodes == q.Nodes && q.Valid && q.Lookup > 0 {
+				return fmt.Sprintf("%.2f lookups a request at %d, theory %.2f (%s)", q.Lookup, q.Nodes, c.Rate, figure.Change(off(q.Lookup, c.Rate)))
 			}
 		}
 	}
-	return out
+	return ""
 }

@@ -169,7 +169,7 @@ type Point struct {
 	LateMS    float64  `json:"late_ms"`  // the generator's p99 lateness in sending
 	Hops      float64  `json:"hops"`     // node to node, mean a request
 	Lookup    float64  `json:"lookup"`   // of them, until the owner was known
-	Messages  float64  `json:"messages"` // between nodes, mean a request
+	Messages  float64  `json:"messages"` // between nodes, mean a client's request: with those of calls that programs make of one another
 	Bytes     float64  `json:"bytes"`    // between nodes, mean a request
 	NodeLoad  []Share  `json:"node_load"`
 	Gini      float64  `json:"gini"` // of node load, 0 even … 1 all on one
@@ -282,7 +282,7 @@ type Theory struct {
 	Formula string       `json:"formula"` // N·μ/(1 + h·pass/serve)
 	Source  string       `json:"source"`
 	Curve   []CurvePoint `json:"curve"`
-	Hops    []CurvePoint `json:"hops,omitempty"` // mean hops
+	Hops    []CurvePoint `json:"hops,omitempty"` // mean lookups a request
 }
 
 // Step is one message of one request.
