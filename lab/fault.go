@@ -18,14 +18,15 @@ import (
 )
 
 const (
-	faultAt   = time.Second             // into the run, the node dies
-	faultFor  = 5 * time.Second         // that it stays dead
-	faultRun  = 4500 * time.Millisecond // the run's length, shorter: what a node does that comes back is another story
-	faultLoad = 0.5                     // of the rate at saturation: what is left of the system can carry it,
-	faultLeft = 0.8                     // and of the share of nodes that is left, where that is less: on 2 nodes 0.4
-	backAt    = 0.95                    // of the rate before: recovered
-	finalMost = 8 * time.Second         // that the final reads may take; keys beyond are said to be unread
-	backTicks = 5                       // tenths of a second that it must hold
+	faultAt      = time.Second             // into the run, the node dies
+	faultFor     = 5 * time.Second         // that it stays dead
+	faultRun     = 4500 * time.Millisecond // the run's length, shorter: what a node does that comes back is another story
+	faultSeconds = 6                       // that all of it takes, the final reads too, about
+	faultLoad    = 0.5                     // of the rate at saturation: what is left of the system can carry it,
+	faultLeft    = 0.8                     // and of the share of nodes that is left, where that is less: on 2 nodes 0.4
+	backAt       = 0.95                    // of the rate before: recovered
+	finalMost    = 8 * time.Second         // that the final reads may take; keys beyond are said to be unread
+	backTicks    = 5                       // tenths of a second that it must hold
 )
 
 // kill kills the process of a node that has an instance, as kill -9 does, under a steady load.

@@ -378,3 +378,65 @@ func TestReckon(t *testing.T) {
 		t.Errorf("3 s beyond it: %v in all, %v left; want 103 and 0", r.total, h.budget)
 	}
 }
+
+// What is said before a search takes half to twice as long as it is said, where queues of a fixed service time (20 ms, so
+// that a wait of 80 ms is too long) or a sharp limit end a rate, on a machine that does not add to it.
+func TestPromiseHolds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := fullRun(rapid.IntRange(600, enough).Draw(t, "samples"), system.Single, system.Partitioned)
+		limit := rapid.Float64Range(0.5, 0.95).Draw(t, "limit")
+		sharp := rapid.Bool().Draw(t, "sharp")
+		slow := func(rho float64) float64 { // share of requests beyond the goal
+			switch {
+			case sharp && rho <= limit:
+				return 0
+			case sharp || rho >= 1:
+				return 1
+			}
+			return math.Exp(-8 * (1 - rho) / rho)
+		}
+		promised, took := 0.0, 0.0
+		for i, v := range r.variants {
+			for _, n := range r.nodes {
+				h := &hunt{variant: i, base: &point{at: at{v.Name, n}}, top: r.top(v, n), at: firstRung, kept: rungs, lost: -1, single: map[int]*point{}, judged: map[int]*point{}}
+				h.at = r.hint(v, n, h)
+				promised += r.searchSeconds(v, n)
+				ask := func(p *point) {
+					share := min(1, slow(p.offered/h.top)*rapid.Float64Range(0.8, 1.25).Draw(t, "luck"))
+					late := int(math.Round(share * 1000))
+					p.answers(1000-late, 50*time.Millisecond)
+					p.answers(late, 200*time.Millisecond)
+					p.repeats = p.repeats[:len(p.repeats)-1]
+					took += r.offerSeconds(n, p.offered)
+				}
+				for !h.narrow() {
+					p := h.try()
+					ask(p)
+					h.learn(r.goal, p)
+				}
+				for !h.done {
+					for range r.repeats {
+						ask(h.judge())
+					}
+					h.decide(r.goal)
+				}
+				r.keep(h)
+			}
+		}
+		if took > 2*promised || took < promised/2 {
+			t.Fatalf("said %.0f s, took %.0f s", promised, took)
+		}
+	})
+}
+
+// The time that it takes to write every key before a point is part of what is said.
+func TestPromiseCountsThePreload(t *testing.T) {
+	r := fullRun(enough, system.Single, system.Partitioned)
+	r.keys = load.Keys{N: 10_000}
+	without := r.sideSeconds(4)
+	r.preload = true
+	single, four := 10_000.0/50, 10_000/r.top(r.variants[1], 4)
+	if got := r.sideSeconds(4) - without; math.Abs(got-single-four) > 1e-6 {
+		t.Errorf("10,000 keys take %.1f s, want %.1f by one node and %.1f by four", got, single, four)
+	}
+}

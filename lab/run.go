@@ -53,7 +53,7 @@ func (r *run) measure(ctx context.Context) error {
 	for _, n := range r.nodes {
 		r.total += r.sideSeconds(n) + stageSeconds
 		if n == r.nodes[len(r.nodes)-1] && r.kills(n) {
-			r.total += float64(len(r.variants)) * faultRun.Seconds()
+			r.total += float64(len(r.variants)) * faultSeconds
 		}
 	}
 	if r.depth == result.Full {
@@ -75,8 +75,17 @@ func (r *run) sideSeconds(nodes int) (sum float64) {
 		} else {
 			sum += r.turnSeconds(v, nodes) * float64(r.repeats)
 		}
+		sum += r.preloadSeconds(v, nodes)
 	}
 	return sum
+}
+
+// preloadSeconds is about how long it takes to write every key once, where the file asks for it.
+func (r *run) preloadSeconds(v Variant, nodes int) float64 {
+	if !r.preload {
+		return 0
+	}
+	return float64(r.keys.N) / r.top(v, nodes) * r.pace()
 }
 
 // stageSeconds is about what it takes to start and end the stages of one number of nodes.
@@ -150,7 +159,7 @@ func (r *run) side(ctx context.Context, nodes int) error {
 		return nil
 	}
 	for i, v := range r.variants {
-		r.tell(faultRun.Seconds(), "%s: a node of %s is killed", some(nodes, "node"), v.Name)
+		r.tell(faultSeconds, "%s: a node of %s is killed", some(nodes, "node"), v.Name)
 		s, err := r.kill(ctx, v, stages[stageName(i, nodes)], nodes, records[v.Name])
 		if err != nil {
 			return fmt.Errorf("kill a node of %s: %w", v.Name, err)
@@ -175,7 +184,7 @@ func (r *run) turn(ctx context.Context, v Variant, s *stage, nodes, turn int, re
 	o := r.options(s, warmUp+turn*n)
 	o.Clients, o.Count = p.clients, n
 	if turn < 0 {
-		if err := r.prepare(ctx, s, p, records); err != nil {
+		if err := r.prepare(ctx, v, s, p, records); err != nil {
 			return err
 		}
 		o.First, o.Count = 0, warmUp
@@ -219,7 +228,7 @@ func (r *run) answers(v Variant, s *stage, res *load.Result) error {
 }
 
 // prepare writes every key once, where the file asks for it.
-func (r *run) prepare(ctx context.Context, s *stage, p *point, records map[string][]load.Record) error {
+func (r *run) prepare(ctx context.Context, v Variant, s *stage, p *point, records map[string][]load.Record) error {
 	if !r.preload {
 		return nil
 	}
@@ -230,10 +239,13 @@ func (r *run) prepare(ctx context.Context, s *stage, p *point, records map[strin
 	o := r.options(s, preloadFirst)
 	o.Mix, o.Keys = r.mix[i:i+1], load.Keys{Kind: "sequential", N: r.keys.N}
 	o.Clients, o.Count = p.clients, int(r.keys.N)
+	what := fmt.Sprintf("%s: %s, every key is written", some(p.nodes, "node"), p.variant)
+	r.tell(0, "%s", what)
 	res, err := r.paced(ctx, o)
 	if err != nil {
 		return err
 	}
+	r.tell(r.preloadSeconds(v, p.nodes), "%s", what)
 	for j := range res.Records {
 		res.Records[j].Entry = i
 	}
