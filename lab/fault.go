@@ -59,7 +59,7 @@ func (r *run) kill(ctx context.Context, v Variant, s *stage, nodes int, before [
 	out := survived(res, died.Seconds(), rate)
 	out.What, out.Nodes, out.KeysLost = fmt.Sprintf("kill 1 node (%s)", victim), nodes, -1
 	if r.keyed() && (r.checks == check.Counter || r.checks == check.KV) {
-		if err := r.lost(ctx, s, before, res.Records, rate/share, out); err != nil {
+		if err := r.lost(ctx, s, before, res.Records, out); err != nil {
 			return nil, err
 		}
 	}
@@ -133,7 +133,7 @@ func survived(res *load.Result, died, rate float64) *result.Survival {
 }
 
 // lost reads every key that something was written to, once, when all is quiet again.
-func (r *run) lost(ctx context.Context, s *stage, before, during []load.Record, rate float64, out *result.Survival) error {
+func (r *run) lost(ctx context.Context, s *stage, before, during []load.Record, out *result.Survival) error {
 	i := slices.IndexFunc(r.mix, func(e load.Entry) bool { return strings.Contains(e.Path, "{key}") })
 	if i < 0 {
 		return nil
@@ -145,7 +145,7 @@ func (r *run) lost(ctx context.Context, s *stage, before, during []load.Record, 
 		o.Mix = []load.Entry{{Method: http.MethodGet, Path: r.mix[i].Path, Weight: 1, Accept: []int{http.StatusNotFound}}}
 		o.Keys = load.Keys{Kind: "sequential", Only: keys}
 		o.Clients, o.Count = 8, len(keys)
-		o.Duration = min(max(time.Duration(1.5*float64(len(keys))/rate*float64(time.Second)), time.Second), finalMost)
+		o.Duration = finalMost
 		var err error
 		if after, err = drive(ctx, o); err != nil {
 			return err
