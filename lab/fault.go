@@ -151,7 +151,7 @@ func (r *run) lost(ctx context.Context, s *stage, before, during []load.Record, 
 			return err
 		}
 	}
-	loss := check.Lost(r.checks, check.Fault{Before: before, During: during, At: time.Duration(out.FaultAt * float64(time.Second)), After: after.Records})
+	loss := check.Lost(r.checks, check.Fault{Before: shifted(before, -ended(before)), During: during, At: time.Duration(out.FaultAt * float64(time.Second)), After: after.Records})
 	out.KeysLost, out.LostText = loss.Share, loss.Text
 	return nil
 }
@@ -168,4 +168,28 @@ func written(runs ...[]load.Record) []int64 {
 		}
 	}
 	return slices.Sorted(maps.Keys(seen))
+}
+
+// joined puts a run behind those before it, on one clock: it begins when the last of their answers has come.
+func joined(all, run []load.Record) []load.Record {
+	return append(all, shifted(run, ended(all))...)
+}
+
+// ended is when the last answer came.
+func ended(records []load.Record) (last time.Duration) {
+	for i := range records {
+		last = max(last, records[i].Done)
+	}
+	return last
+}
+
+// shifted are the records on a clock that is by so much ahead.
+func shifted(records []load.Record, by time.Duration) []load.Record {
+	out := slices.Clone(records)
+	for i := range out {
+		out[i].Intended += by
+		out[i].Sent += by
+		out[i].Done += by
+	}
+	return out
 }

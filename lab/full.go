@@ -80,7 +80,7 @@ func (r *run) search(ctx context.Context, stages map[string]*stage, nodes int, r
 			return fmt.Errorf("%s on %s at %s: %w", v.Name, some(nodes, "node"), perSecond(p.offered), err)
 		}
 		if r.kills(nodes) {
-			records[v.Name] = append(records[v.Name], got...)
+			records[v.Name] = joined(records[v.Name], got)
 		}
 		took := r.offerSeconds(nodes, p.offered)
 		r.reckon(h, h.budget-took)

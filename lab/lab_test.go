@@ -206,6 +206,39 @@ func TestWritten(t *testing.T) {
 	}
 }
 
+// Runs have clocks of their own. What is read after a fault is held against the last write of the last run, not against that
+// which was furthest into a run.
+func TestLostByOneClock(t *testing.T) {
+	put := func(value string, sent time.Duration) load.Record {
+		return load.Record{Method: "PUT", Path: "/kv/a", Key: "k000001", Value: value, Status: 204, Good: true, Intended: sent, Sent: sent, Done: sent + time.Millisecond}
+	}
+	get := func(value string) load.Record {
+		return load.Record{Method: "GET", Path: "/kv/a", Key: "k000001", Body: []byte(value), Status: 200, Good: true, Done: time.Millisecond}
+	}
+	var before []load.Record
+	for _, run := range [][]load.Record{{put("first", 900*time.Millisecond)}, {put("second", 500*time.Millisecond)}, {put("third", 10*time.Millisecond)}} {
+		before = joined(before, run)
+	}
+	lost := func(during []load.Record, read string) int {
+		return check.Lost(check.KV, check.Fault{Before: shifted(before, -ended(before)), During: during, At: time.Second, After: []load.Record{get(read)}}).Lost
+	}
+	for _, tt := range []struct {
+		during []load.Record
+		read   string
+		want   int
+	}{
+		{nil, "third", 0},
+		{nil, "second", 1},
+		{nil, "first", 1},
+		{[]load.Record{put("fourth", time.Millisecond)}, "fourth", 0},
+		{[]load.Record{put("fourth", time.Millisecond)}, "third", 1},
+	} {
+		if got := lost(tt.during, tt.read); got != tt.want {
+			t.Errorf("%d writes around the fault, then %s is read: %d lost, want %d", len(tt.during), tt.read, got, tt.want)
+		}
+	}
+}
+
 // judged is a comparison with so many requests a second, by variant, at 4 nodes.
 func judged(t *testing.T, rates map[string][]float64, wrong ...string) *result.Result {
 	t.Helper()

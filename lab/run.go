@@ -193,7 +193,7 @@ func (r *run) turn(ctx context.Context, v Variant, s *stage, nodes, turn int, re
 			return err
 		}
 		p.check.Add(res.Records)
-		records[v.Name] = append(records[v.Name], res.Records...)
+		records[v.Name] = joined(records[v.Name], res.Records)
 		return r.answers(v, s, res)
 	}
 	seconds := r.turnSeconds(v, nodes)
@@ -201,7 +201,7 @@ func (r *run) turn(ctx context.Context, v Variant, s *stage, nodes, turn int, re
 	got, err := r.repeat(ctx, p, s, o, 0)
 	r.tell(seconds, "%s: %s, turn %d of %d", some(nodes, "node"), v.Name, turn+1, r.repeats)
 	if r.kills(nodes) {
-		records[v.Name] = append(records[v.Name], got...)
+		records[v.Name] = joined(records[v.Name], got)
 	}
 	return err
 }
@@ -253,7 +253,7 @@ func (r *run) prepare(ctx context.Context, v Variant, s *stage, p *point, record
 	if res.Good < r.keys.N {
 		return fmt.Errorf("preload: %d of %d keys were not acknowledged: %v", r.keys.N-res.Good, r.keys.N, res.Errors)
 	}
-	records[p.variant] = append(records[p.variant], res.Records...)
+	records[p.variant] = joined(records[p.variant], res.Records)
 	return nil
 }
 

@@ -77,6 +77,7 @@ func TestLost(t *testing.T) {
 			[]string{"1 0-1 GET a = x", "1 0-1 GET b = 404", "1 0-1 GET c = timeout", "1 0-1 GET d = 404"},
 			Loss{Keys: 2, Lost: 1, Unread: 1, Share: 0.5, Text: "1 of 2 keys; no answer about 1 key",
 				Example: `GET /c/b answered 404; the last acknowledged write was PUT /c/b "x" at 0s at 0s`}},
+		{"all silent", KV, []string{"1 0-1 PUT a = x", "1 2-3 PUT b = x"}, []string{"1 0-1 GET a = timeout"}, Loss{Unread: 2, Share: -1, Text: "no answer about 2 keys"}},
 		{"numbers in memory", Counter, []string{"1 0-1 POST a = 1", "1 2-3 POST a = 2", "1 4-5 POST a = 1", "1 0-1 POST b = 1"},
 			[]string{"1 0-1 GET a = 1", "1 0-1 GET b = 1"}, Loss{Keys: 2, Lost: 1, Share: 0.5, Text: "1 of 2 keys",
 				Example: "GET /c/a answered 1; 2 had been reached at 0s"}},

@@ -22,7 +22,7 @@ type Loss struct {
 
 // Fault is what one service, which began empty, answered around a fault.
 type Fault struct {
-	Before []load.Record // runs that ended before the fault's run began
+	Before []load.Record // runs that ended before the fault's run began, on its clock: all have ended at 0
 	During []load.Record // the run in which it happened
 	At     time.Duration // into that run, when it happened
 	After  []load.Record // reads when all is quiet again
@@ -88,6 +88,9 @@ func Lost(kind Kind, f Fault) Loss {
 	switch {
 	case l.Keys == 0 && l.Unread == 0:
 		l.Text = "no keys were written"
+	case l.Keys == 0:
+		l.Text = fmt.Sprintf("no answer about %s", some(int64(l.Unread), "key"))
+		return l
 	case l.Lost == 0:
 		l.Text = "none of " + some(int64(l.Keys), "key")
 	case l.Lost == l.Keys:

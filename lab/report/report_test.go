@@ -123,9 +123,9 @@ func TestExpected(t *testing.T) {
 	}{
 		{"no theory", 160, 0, nil, ""},
 		{"as it says", 160, 0, &result.Theory{Formula: "N·μ", Curve: curve(170)}, ""},
-		{"not as it says", 160, 0, &result.Theory{Formula: "N·μ", Curve: curve(200)}, "theory: 200 at 4, measured −20 %: N·μ"},
+		{"not as it says", 160, 0, &result.Theory{Formula: "N·μ", Curve: curve(200)}, "theory: at most 200 at 4 (measured −20 %), N·μ"},
 		{"lookups", 160, 1.4, &result.Theory{Formula: "N·μ", Curve: curve(160), Hops: curve(1.5)}, "1.40 lookups a request at 4, theory 1.50 (−6.7 %)"},
-		{"both", 160, 1.5, &result.Theory{Formula: "N·μ", Curve: curve(200), Hops: curve(1.5)}, "theory: 200 at 4, measured −20 %: N·μ; 1.50 lookups a request at 4, theory 1.50 (0 %)"},
+		{"both", 160, 1.5, &result.Theory{Formula: "N·μ", Curve: curve(200), Hops: curve(1.5)}, "theory: at most 200 at 4 (measured −20 %), N·μ; 1.50 lookups a request at 4, theory 1.50 (0 %)"},
 	} {
 		w := row{Variant: &result.Variant{Theory: tt.theory}, points: []*result.Point{{Nodes: 4, Valid: true, Rate: result.Interval{Median: tt.rate}, Lookup: tt.lookup}}}
 		if got := expected(w); got != tt.want {

@@ -400,7 +400,7 @@ func expected(w row) string {
 	}
 	var words []string
 	if q, c := besides(w); q != nil && math.Abs(off(q.Rate.Median, c.Rate)) >= telling {
-		words = append(words, fmt.Sprintf("theory: %s at %d, measured %s: %s", figure.Quantity(c.Rate), q.Nodes, figure.Change(off(q.Rate.Median, c.Rate)), figure.Clean(w.Theory.Formula)))
+		words = append(words, fmt.Sprintf("theory: at most %s at %d (measured %s), %s", figure.Quantity(c.Rate), q.Nodes, figure.Change(off(q.Rate.Median, c.Rate)), figure.Clean(w.Theory.Formula)))
 	}
 	if l := lookups(w); l != "" {
 		words = append(words, l)
