@@ -111,29 +111,27 @@ func TestTerminalFits(t *testing.T) {
 	}
 }
 
-// A short run speaks of theory where the rate is not what it says, and of lookups, which no column has.
-func TestExpected(t *testing.T) {
-	curve := func(rate float64) []result.CurvePoint { return []result.CurvePoint{{Nodes: 4, Rate: rate}} }
+// Lookups stand beside what theory says of them, at the largest valid point that both have.
+func TestLookups(t *testing.T) {
+	theory := &result.Theory{Hops: []result.CurvePoint{{Nodes: 2, Rate: 0.5}, {Nodes: 4, Rate: 1.5}}}
+	point := func(nodes int, lookup float64, valid bool) *result.Point {
+		return &result.Point{Nodes: nodes, Lookup: lookup, Valid: valid}
+	}
 	for _, tt := range []struct {
 		name   string
-		rate   float64
-		lookup float64
 		theory *result.Theory
+		points []*result.Point
 		want   string
 	}{
-		{"no theory", 160, 0, nil, ""},
-		{"as it says", 160, 0, &result.Theory{Formula: "N·μ", Curve: curve(170)}, ""},
-		{"not as it says", 160, 0, &result.Theory{Formula: "N·μ", Curve: curve(200)}, "theory: at most 200 at 4 (measured −20 %), N·μ"},
-		{"lookups", 160, 1.4, &result.Theory{Formula: "N·μ", Curve: curve(160), Hops: curve(1.5)}, "1.40 lookups a request at 4, theory 1.50 (−6.7 %)"},
-		{"both", 160, 1.5, &result.Theory{Formula: "N·μ", Curve: curve(200), Hops: curve(1.5)}, "theory: at most 200 at 4 (measured −20 %), N·μ; 1.50 lookups a request at 4, theory 1.50 (0 %)"},
+		{"no theory", nil, []*result.Point{point(4, 1.4, true)}, ""},
+		{"nothing is looked up", theory, []*result.Point{point(4, 0, true)}, ""},
+		{"the largest", theory, []*result.Point{point(2, 0.5, true), point(4, 1.4, true)}, "1.40 lookups a request at 4, theory 1.50 (−6.7 %)"},
+		{"the largest valid one", theory, []*result.Point{point(2, 0.5, true), point(4, 1.4, false)}, "0.50 lookups a request at 2, theory 0.50 (0 %)"},
+		{"one that theory has", theory, []*result.Point{point(2, 0.5, true), point(8, 3.4, true)}, "0.50 lookups a request at 2, theory 0.50 (0 %)"},
 	} {
-		w := row{Variant: &result.Variant{Theory: tt.theory}, points: []*result.Point{{Nodes: 4, Valid: true, Rate: result.Interval{Median: tt.rate}, Lookup: tt.lookup}}}
-		if got := expected(w); got != tt.want {
+		w := row{Variant: &result.Variant{Theory: tt.theory}, points: tt.points}
+		if got := lookups(w); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
-		}
-		w.points[0].Valid = false
-		if got := expected(w); got != "" {
-			t.Errorf("%s: %q of a point that is not valid", tt.name, got)
 		}
 	}
 }

@@ -312,7 +312,8 @@ func (t *columns) variant(r *result.Result, w row, ns []int, l layout) {
 	if s != nil && !l.kill {
 		t.note(2, faint, faultNote(s))
 	}
-	if text := expected(w); text != "" && r.Depth != result.Full { // a full run has lines of their own about it
+	// What theory says of rates is about long runs, and stands below the table of those. Lookups are as many in short ones.
+	if text := lookups(w); text != "" && r.Depth != result.Full {
 		t.note(2, faint, text)
 	}
 }
@@ -386,26 +387,6 @@ func theoryBeside(w row) string {
 		text += "; " + l
 	}
 	return text
-}
-
-// telling is by how much a rate is off what theory expects before it is worth a line of a short run, as much as
-// makes one variant better than another.
-const telling = 0.1
-
-// expected is a line about the theory in the table of a short run. Where a rate is what theory says, the report has the
-// formula and the table says nothing; lookups are always told, for no other column has them.
-func expected(w row) string {
-	if w.Theory == nil {
-		return ""
-	}
-	var words []string
-	if q, c := besides(w); q != nil && math.Abs(off(q.Rate.Median, c.Rate)) >= telling {
-		words = append(words, fmt.Sprintf("theory: at most %s at %d (measured %s), %s", figure.Quantity(c.Rate), q.Nodes, figure.Change(off(q.Rate.Median, c.Rate)), figure.Clean(w.Theory.Formula)))
-	}
-	if l := lookups(w); l != "" {
-		words = append(words, l)
-	}
-	return strings.Join(words, "; ")
 }
 
 // off is have/want − 1, not a number when there is nothing to divide by.
