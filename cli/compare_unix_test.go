@@ -17,6 +17,7 @@ import (
 
 // Ctrl-C in the middle of a full comparison keeps the rates that were tried, marked partial, and leaves nothing running.
 func TestCompareFullIsInterrupted(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes a quarter of a minute")
 	}
