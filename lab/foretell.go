@@ -145,6 +145,8 @@ func (r *run) setup(v Variant, nodes int) (law.Setup, law.Goal, error) {
 	switch {
 	case svc.Switch.Sticky != "" && svc.Switch.Sticky != "none":
 		return law.Setup{}, law.Goal{}, fmt.Errorf("%s: clients stay with an instance", v.Name)
+	case svc.Architecture == system.Replicated && slices.Contains([]string{"nearest", "hash", "maglev"}, svc.Switch.Policy):
+		return law.Setup{}, law.Goal{}, fmt.Errorf("%s: the policy goes by where a request comes from", v.Name)
 	case here.To[groups[0].Site].Rate > 0:
 		return law.Setup{}, law.Goal{}, fmt.Errorf("%s: links have a rate", v.Name)
 	case r.tcp != nil && r.tcp.Each, len(v.System.Services) > 1:

@@ -134,7 +134,7 @@ func newLaptop(o Options) (*laptop, error) {
 	if l.us, err = newOperator(kept.Cluster, ca, l.nodes.Servers, l.nodes.Resolve, o.Log); err != nil {
 		return nil, err
 	}
-	l.nodes.issue = l.us.issue
+	l.nodes.issue, l.nodes.secret = l.us.issue, l.us.ca.Secret
 	l.faults = newFaults(l.nodes, l.happened)
 	l.nodes.came = l.faults.Spread
 	l.ways = &publisher{view: l.look, changed: l.news.wait, log: o.Log, web: kept.Web}

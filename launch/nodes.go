@@ -22,6 +22,7 @@ type nodes struct {
 	command []string // program and arguments that become a node
 	blobs   string   // folder of bytes by digest
 	issue   func(identity.Role, system.NodeID) (identity.Credential, error)
+	secret  func(purpose string) (identity.Secret, error)
 	changed func() // tells that State did
 	came    func() // tells that there are new nodes
 	log     *slog.Logger
@@ -177,8 +178,12 @@ func (ns *nodes) boot(id system.NodeID) (node.Boot, error) {
 	if err != nil {
 		return node.Boot{}, fmt.Errorf("issue a certificate: %w", err)
 	}
+	sessions, err := ns.secret("sessions")
+	if err != nil {
+		return node.Boot{}, fmt.Errorf("derive the key of sessions: %w", err)
+	}
 	index := kept.Index[id]
-	b := node.Boot{Credential: cred, ID: id, Role: role, Emulated: true, Control: kept.Control,
+	b := node.Boot{Credential: cred, Sessions: sessions, ID: id, Role: role, Emulated: true, Control: kept.Control,
 		Dir: ns.folder.node(id), ControlDir: ns.folder.control(), Blobs: ns.blobs,
 		Host: kept.host(index), PortBase: kept.portBase(index), Groups: sys.Nodes}
 	at, _ := kept.address(kept.Server)

@@ -18,6 +18,7 @@ import (
 // never outlives who started it.
 type Boot struct {
 	Credential identity.Credential `json:"credential"`
+	Sessions   identity.Secret     `json:"sessions"` // signs cookies: the same on all nodes
 	ID         system.NodeID       `json:"id"`
 	Role       identity.Role       `json:"role"`
 	Site       system.Site         `json:"site"`

@@ -148,7 +148,8 @@ func build(boot Boot, o Options) (*Node, error) {
 		Log:      n.log,
 	})
 	n.l7 = l7.New(l7.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
-		Remote: func(system.NodeID) http.RoundTripper { return n.http1 }, Station: n.place, Meter: n.meter, Hold: holdFor, Log: n.log})
+		Remote: func(system.NodeID) http.RoundTripper { return n.http1 }, Station: n.place, Meter: n.meter, Hold: holdFor,
+		Secret: boot.Sessions, Log: n.log})
 	n.l4 = l4.New(l4.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
 		Dial: func(ctx context.Context, to system.NodeID) (net.Conn, error) {
 			return n.link.Dial(ctx, to, link.Tunnel)

@@ -55,8 +55,12 @@ func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*s
 		if f.ready {
 			at := nodes[a.Node]
 			s.Instances = append(s.Instances, Instance{ID: a.Instance, Node: a.Node, Site: at.Site, Address: f.seen.Endpoint,
-				Local: a.Node == self, SameSite: at.Site == site})
+				Local: a.Node == self, SameSite: at.Site == site, Ready: f.seen.Since})
 			continue
+		}
+		if at := nodes[a.Node]; a.Goal == system.GoalDrain && f.seen != nil && (f.seen.State == system.StateReady || f.seen.State == system.StateDraining) {
+			s.Leaving = append(s.Leaving, Instance{ID: a.Instance, Node: a.Node, Site: at.Site, Address: f.seen.Endpoint,
+				Local: a.Node == self, SameSite: at.Site == site})
 		}
 		away := Absent{ID: a.Instance, Node: a.Node, Coming: coming(d, a, f), Why: f.words(a)}
 		s.Absent = append(s.Absent, away)
@@ -64,6 +68,7 @@ func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*s
 		why = append(why, away.Why)
 	}
 	slices.SortFunc(s.Instances, func(a, b Instance) int { return byOrdinal(a.ID, b.ID) })
+	weigh(s.Instances, nodes)
 	if len(s.Instances) == 0 {
 		s.Why = reason(plan, s.Name, why)
 	}
@@ -71,14 +76,38 @@ func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*s
 	return s
 }
 
-// keyed says where the key stands and who owns which, for a service whose keys the plan divides.
+// weigh gives every instance its part of its node's capacity, which the instances there share: requests a
+// second where nodes have a rate, processors where they have none. When one node says neither, nobody has a weight.
+func weigh(among []Instance, nodes map[system.NodeID]*system.Seen) {
+	for _, capacity := range []func(*system.Seen) float64{
+		func(n *system.Seen) float64 { return n.Capacity.Rate * float64(max(1, n.Capacity.Workers)) },
+		func(n *system.Seen) float64 { return n.Resources.CPUs },
+	} {
+		if slices.ContainsFunc(among, func(in Instance) bool { return capacity(nodes[in.Node]) <= 0 }) {
+			continue
+		}
+		there := map[system.NodeID]float64{}
+		for _, in := range among {
+			there[in.Node]++
+		}
+		for i := range among {
+			among[i].Weight = capacity(nodes[among[i].Node]) / there[among[i].Node]
+		}
+		return
+	}
+}
+
+// keyed says where the key stands and, for a service whose keys the plan divides, who owns which.
 func (s *Service) keyed(plan *system.Plan, d *system.Deployment) {
 	rule, err := ParseKey(d.Service.Key)
-	if row, _ := architecture.Of(d.Service.Architecture); err != nil || row.Key != architecture.Must {
-		return // a key that decides nothing
+	if err != nil {
+		return // there is none
 	}
 	rule.Any = d.Service.NoKey == "any"
 	s.Key = rule
+	if row, _ := architecture.Of(d.Service.Architecture); row.Key != architecture.Must {
+		return // the key decides nothing, unless clients stay with an instance by it
+	}
 	nodes, epoch := map[system.InstanceID]system.NodeID{}, uint64(plan.Generation)
 	for _, a := range d.Assignments {
 		nodes[a.Instance] = a.Node

@@ -14,6 +14,14 @@ const (
 	forget = 10 * time.Second
 	// SuspectFor is how long an instance that refused or broke is avoided at the most.
 	SuspectFor = 2 * time.Second
+	// EjectedFor is how long an instance that answers badly is left out; the second time in a row twice as long,
+	// and so on up to ejectedMost.
+	EjectedFor  = 10 * time.Second
+	ejectedMost = time.Minute
+
+	badInARow = 5   // failures without a good answer in between, each within forget of the one before
+	badShare  = 0.5 // of the answers of about the last forget …
+	badEnough = 20  // … when they are at least so many
 )
 
 // Loads is what one node's switch knows of the instances it sends to. It survives table swaps; the zero
@@ -27,6 +35,18 @@ type gauge struct {
 	mu      sync.Mutex
 	latency float64   // seconds, peak-EWMA at the time below
 	at      time.Time // of the last answer
+	record  record
+}
+
+// record is how an instance has answered.
+type record struct {
+	life    time.Time // of the instance: a new one begins anew
+	at      time.Time // of the last answer
+	row     int       // failures in a row
+	all     float64   // answers, the older the less they count
+	bad     float64   // failures among them
+	until   time.Time // it is ejected
+	ejected int       // times in a row
 }
 
 // suspicion holds until a time, and only as long as the table that it was made under stands.
@@ -68,6 +88,38 @@ func (l *Loads) Suspect(id system.InstanceID, now time.Time, under *Table) bool 
 	return old == nil || !now.Before(old.until)
 }
 
+// Judge counts an answer of an instance: a failure is one that broke, or that says that the instance is at fault.
+// It reports for how long the instance is ejected by this very answer, or 0.
+func (l *Loads) Judge(in Instance, now time.Time, failed bool) time.Duration {
+	g := l.gauge(in.ID)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := &g.record
+	if !r.life.Equal(in.Ready) {
+		*r = record{life: in.Ready}
+	}
+	fade := math.Exp(-since(now, r.at).Seconds() / forget.Seconds())
+	if since(now, r.at) > forget || !failed {
+		r.row = 0
+	}
+	r.at, r.all, r.bad = now, r.all*fade+1, r.bad*fade
+	if !failed {
+		return 0
+	}
+	r.row++
+	r.bad++
+	if now.Before(r.until) || r.row < badInARow && (r.all < badEnough || r.bad < badShare*r.all) {
+		return 0
+	}
+	if since(now, r.until) > ejectedMost {
+		r.ejected = 0
+	}
+	r.ejected++
+	lasts := min(time.Duration(r.ejected)*EjectedFor, ejectedMost)
+	r.until, r.row, r.all, r.bad = now.Add(lasts), 0, 0, 0
+	return lasts
+}
+
 // Of returns what is known, as seen under a table.
 func (l *Loads) Of(id system.InstanceID, now time.Time, under *Table) Load {
 	v, ok := l.gauges.Load(id)
@@ -81,6 +133,7 @@ func (l *Loads) Of(id system.InstanceID, now time.Time, under *Table) Load {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	load.Ejected, load.Life = now.Before(g.record.until), g.record.life
 	load.Latency = time.Duration(g.latency * math.Exp(-since(now, g.at).Seconds()/forget.Seconds()) * float64(time.Second))
 	return load
 }

@@ -3,8 +3,6 @@ package route
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"slices"
 
 	"servent/system"
@@ -108,10 +106,15 @@ func Partition(key Key) int {
 
 // mix hashes a text evenly, the low bits too.
 func mix(text string) uint64 {
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, text) // a hash takes every write
-	x := h.Sum64()
-	// FNV's high bits hardly change with the last bytes: finish as SplitMix64 does.
+	x := uint64(14695981039346656037) // FNV-1a, as hash/fnv has it, without its allocation
+	for i := range len(text) {
+		x = (x ^ uint64(text[i])) * 1099511628211
+	}
+	return stir(x) // FNV's high bits hardly change with the last bytes
+}
+
+// stir finishes a hash as SplitMix64 does.
+func stir(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31

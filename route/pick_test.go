@@ -99,7 +99,7 @@ func TestChoose(t *testing.T) {
 				p, rnd := NewPicker(policy), rand.New(rand.NewPCG(1, 2))
 				got := map[system.InstanceID]bool{}
 				for range 400 {
-					if in, ok := Choose(p, epoch, rnd.Uint64(), among, tt.load, tt.avoid); ok {
+					if in, ok := Choose(p, Ask{Now: epoch, Rnd: rnd.Uint64(), Among: among, Load: tt.load}, tt.avoid); ok {
 						got[in.ID] = true
 					}
 				}
@@ -122,7 +122,7 @@ func TestPolicies(t *testing.T) {
 		var got [3]int
 		p := NewPicker(policy)
 		for range n {
-			got[p.Pick(epoch, rnd.Uint64(), instances(3), load)]++
+			got[p.Pick(Ask{Now: epoch, Rnd: rnd.Uint64(), Among: instances(3), Load: load})]++
 		}
 		return got
 	}
@@ -164,7 +164,7 @@ func TestP2CWeighsLatency(t *testing.T) {
 				return tt.b
 			}
 			for rnd := range uint64(64) {
-				if got := (p2c{}).Pick(epoch, rnd<<32|rnd, instances(2), load); got != tt.want {
+				if got := (p2c{}).Pick(Ask{Now: epoch, Rnd: rnd<<32 | rnd, Among: instances(2), Load: load}); got != tt.want {
 					t.Fatalf("Pick(rnd %d) = %d, want %d", rnd, got, tt.want)
 				}
 			}
@@ -177,12 +177,12 @@ func TestP2CSharesWhenIdle(t *testing.T) {
 	var got [2]int
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 1000 {
-		got[(p2c{}).Pick(epoch, rnd.Uint64(), instances(2), func(id system.InstanceID) Load {
+		got[(p2c{}).Pick(Ask{Now: epoch, Rnd: rnd.Uint64(), Among: instances(2), Load: func(id system.InstanceID) Load {
 			if id == "api/1" {
 				return Load{Latency: 10 * time.Millisecond}
 			}
 			return Load{Latency: 18 * time.Millisecond}
-		})]++
+		}})]++
 	}
 	if got[0] < 400 || got[1] < 400 {
 		t.Errorf("picked %v of 1000, want about half each", got)
@@ -309,6 +309,6 @@ func BenchmarkChoose(b *testing.B) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	b.ReportAllocs()
 	for b.Loop() {
-		Choose(p, epoch, rnd.Uint64(), among, load, nil)
+		Choose(p, Ask{Now: epoch, Rnd: rnd.Uint64(), Among: among, Load: load}, nil)
 	}
 }

@@ -31,10 +31,11 @@ type Service struct {
 	Door      int // offset of its door
 	Switch    system.Switch
 	Instances []Instance // that may get requests now, sorted by ordinal
+	Leaving   []Instance // that drain and still run: they get requests of clients that stay with them, no others
 	Coming    bool       // one is planned that is not ready yet: a request may wait for it
 	Why       string     // when Instances is empty: why, in words
 	Absent    []Absent   // planned, and not among Instances
-	Key       KeyRule    // where the key stands, when one decides
+	Key       KeyRule    // where the key stands, when there is one; whether it decides says Locator
 	Locator   Locator    // set when a key decides, else nil
 }
 
@@ -54,6 +55,8 @@ type Instance struct {
 	Address  string // host:port on its node, or "inside"
 	Local    bool   // on this node
 	SameSite bool
+	Ready    time.Time // since when, by its node's clock: another time is another life
+	Weight   float64   // its share of its node's capacity; 0: not known
 }
 
 // Web is one path of the system's web door.
@@ -153,17 +156,3 @@ type Locator interface {
 
 // ErrBehind: the asker's view is newer than that of the one asked.
 var ErrBehind = errors.New("this node's view is behind")
-
-// Load is what a switch knows of an instance.
-type Load struct {
-	Inflight int           // requests it holds now, through this node
-	Latency  time.Duration // peak-EWMA; 0: not known
-	Suspect  bool          // refused or broke lately: only when no other is left
-}
-
-// Picker chooses among equals. It keeps no state that a new table would make wrong; load tells it what
-// it must know. It may be called from many goroutines.
-type Picker interface {
-	// Pick returns an index into among, which is never empty. rnd is uniform.
-	Pick(now time.Time, rnd uint64, among []Instance, load func(system.InstanceID) Load) int
-}

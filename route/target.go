@@ -6,9 +6,11 @@ import "servent/system"
 type Target struct {
 	Service system.ServiceName
 	Policy  string
+	Sticky  string // none or empty, cookie, key, source
 	Among   []Instance
-	Coming  bool   // one is planned that is not ready yet
-	Why     string // when Among is empty: why, in words
+	Leaving []Instance // only for clients that stay with one of them
+	Coming  bool       // one is planned that is not ready yet
+	Why     string     // when Among is empty: why, in words
 	Key     KeyRule
 	Locator Locator // set when a key decides who of Among it is; then see [Table.Owner]
 	Seeks   bool    // who owns the key could not be found out just now: it is worth asking again
@@ -20,8 +22,8 @@ func (t *Table) Door(name system.ServiceName) Target {
 	if svc == nil {
 		return Target{Service: name, Why: "the plan that this node follows does not name it"}
 	}
-	return Target{Service: name, Policy: svc.Switch.Policy, Among: svc.Instances, Coming: svc.Coming, Why: svc.Why,
-		Key: svc.Key, Locator: svc.Locator}
+	return Target{Service: name, Policy: svc.Switch.Policy, Sticky: svc.Switch.Sticky, Among: svc.Instances, Leaving: svc.Leaving,
+		Coming: svc.Coming, Why: svc.Why, Key: svc.Key, Locator: svc.Locator}
 }
 
 // Owner narrows a target to the instance where a locator found a key. When that one is not ready, Among
@@ -62,7 +64,7 @@ func (t *Table) One(pick func(*Table) (Instance, bool)) Target {
 		return Target{Why: "no such instance"}
 	}
 	to := t.Door(name)
-	to.Locator = nil // the instance is chosen already
+	to.Locator, to.Sticky, to.Leaving = nil, "", nil // the instance is chosen already
 	if ok {
 		to.Among = []Instance{in}
 		return to

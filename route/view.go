@@ -23,12 +23,7 @@ func (v FullView) Locate(ctx context.Context, key Key) (Location, error) {
 	if len(v.Instances) == 0 {
 		return Location{}, ErrNoInstance
 	}
-	best, top := 0, uint64(0)
-	for i, in := range v.Instances {
-		if h := weight(in.ID, key); i == 0 || h > top || h == top && in.ID < v.Instances[best].ID {
-			best, top = i, h
-		}
-	}
+	best := highest(v.Instances, key, nil)
 	owner := v.Instances[best]
 	return Location{Node: owner.Node, Instance: owner.ID, Epoch: v.Epoch}, nil
 }
@@ -41,5 +36,3 @@ func (v FullView) Owns(key Key, id system.InstanceID, _ uint64) error {
 	}
 	return err
 }
-
-func weight(id system.InstanceID, key Key) uint64 { return mix(string(id) + "\x00" + string(key)) }

@@ -18,7 +18,7 @@ type Setup struct {
 	Workers      int           // of one node; 0 means 1
 	Service      Sampler       // of one request, where it is answered
 	Pass         time.Duration // of a worker, for each request and datagram sent onward, queued like a request; 0: free
-	Policy       string        // replicated: p2c, roundrobin, random, leastconn; empty means p2c
+	Policy       string        // replicated: p2c, roundrobin, weighted, random, leastconn; empty means p2c
 	Keys         Keys          // partitioned, ring: who owns what is asked for
 	Shares       []float64     // instead of Keys: of requests that each node owns
 	Switch       time.Duration // of one request at a switch through which all enter; 0: every node is one
@@ -233,9 +233,9 @@ func (s *simulation) prepareOwners() error {
 		switch s.Policy {
 		case "", "p2c", "leastconn":
 			s.gauged = true
-		case "roundrobin", "random":
+		case "roundrobin", "weighted", "random":
 		default:
-			return fmt.Errorf("policy %q; want p2c, roundrobin, random or leastconn", s.Policy)
+			return fmt.Errorf("policy %q; want p2c, roundrobin, weighted, random or leastconn", s.Policy)
 		}
 	case system.Partitioned, system.Ring:
 		if s.Architecture == system.Ring && s.Switch > 0 {

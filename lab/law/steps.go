@@ -186,7 +186,7 @@ func (s *simulation) pick(entry int, rnd uint64) int {
 		return 0
 	case s.Policy == "random":
 		return int(rnd % n)
-	case s.Policy == "roundrobin":
+	case s.Policy == "roundrobin", s.Policy == "weighted": // equal nodes have equal weights
 		s.turn[entry]++
 		return (s.turn[entry] - 1) % s.Nodes
 	case s.Policy == "leastconn":

@@ -32,7 +32,7 @@ func (s *Switch) carry(ctx context.Context, client net.Conn, aim func(*route.Tab
 		changed := s.o.Changed() // before the table, so that no swap is missed
 		t := s.table()
 		to := s.owner(ctx, client, t, aim(t))
-		in, ok := s.choose(t, to, tried)
+		in, ok := s.choose(t, to, client, tried)
 		if !ok {
 			if err := hold.wait(ctx, to, changed); err != nil {
 				if ctx.Err() == nil {
@@ -68,11 +68,7 @@ func (s *Switch) owner(ctx context.Context, client net.Conn, t *route.Table, to 
 	if to.Locator == nil {
 		return to
 	}
-	host, _, err := net.SplitHostPort(client.RemoteAddr().String())
-	if err != nil {
-		host = client.RemoteAddr().String()
-	}
-	at, err := to.Locator.Locate(ctx, route.Key(host))
+	at, err := to.Locator.Locate(ctx, route.Key(source(client)))
 	if err != nil {
 		to.Among, to.Why, to.Seeks = nil, "the owner of the source was not found: "+err.Error(), !errors.Is(err, route.ErrNoInstance)
 		return to

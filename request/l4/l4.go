@@ -191,8 +191,9 @@ type place struct {
 	node system.NodeID
 }
 
-// choose picks one of a target's instances that was not tried yet.
-func (s *Switch) choose(t *route.Table, to route.Target, tried []place) (route.Instance, bool) {
+// choose picks one of a target's instances that was not tried yet. A client that stays with an instance gets it for
+// as long as the table has it. What hash and maglev go by is the client's address, too: a connection has no other key.
+func (s *Switch) choose(t *route.Table, to route.Target, client net.Conn, tried []place) (route.Instance, bool) {
 	now := time.Now()
 	load := func(id system.InstanceID) route.Load { return s.loads.Of(id, now, t) }
 	avoid := func(in route.Instance) bool {
@@ -203,15 +204,28 @@ func (s *Switch) choose(t *route.Table, to route.Target, tried []place) (route.I
 		}
 		return false
 	}
-	type key struct {
+	key := route.Key(source(client))
+	if to.Sticky == "source" || to.Sticky == "key" { // the key of a connection is its source
+		return route.Stick(to.Among, key, avoid)
+	}
+	type name struct {
 		service system.ServiceName
 		policy  string
 	}
-	picker, ok := s.pickers.Load(key{to.Service, to.Policy})
+	picker, ok := s.pickers.Load(name{to.Service, to.Policy})
 	if !ok {
-		picker, _ = s.pickers.LoadOrStore(key{to.Service, to.Policy}, route.NewPicker(to.Policy))
+		picker, _ = s.pickers.LoadOrStore(name{to.Service, to.Policy}, route.NewPicker(to.Policy))
 	}
-	return route.Choose(picker.(route.Picker), now, rand.Uint64(), to.Among, load, avoid)
+	return route.Choose(picker.(route.Picker), route.Ask{Now: now, Rnd: rand.Uint64(), Key: key, Among: to.Among, Load: load}, avoid)
+}
+
+// source is the host that a client connects from.
+func source(client net.Conn) string {
+	host, _, err := net.SplitHostPort(client.RemoteAddr().String())
+	if err != nil {
+		return client.RemoteAddr().String()
+	}
+	return host
 }
 
 // watch calls lost when the node is no longer seen. It returns then, or when ctx ends.

@@ -49,10 +49,14 @@ func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance) (
 	switch {
 	case v == answered && err == nil:
 		s.loads.Answered(in.ID, time.Now(), x.began-begun)
+		s.judge(to, in, atFault(x.status))
 	case v == answered || v == misread || x.in.Context().Err() != nil: // the client's doing
 	case errors.Is(err, errMoved): // it answers; it is not the one
 	default:
 		s.suspect(t, to, in, unreachable, err)
+		if v != refused && !errors.Is(err, errLost) { // who never saw the request has not answered badly
+			s.judge(to, in, true)
+		}
 	}
 	return v, err
 }
@@ -208,7 +212,8 @@ func (x *exchange) commit(status int, header http.Header, in route.Instance, end
 func (x *exchange) stamp(h http.Header, status int, in route.Instance) {
 	x.status, x.began = status, time.Since(x.start)
 	if x.entry {
-		h.Add("Server-Timing", timing(in, x.began)+x.keyed.timing())
+		h.Add("Server-Timing", timing(in, x.began, x.why)+x.keyed.timing())
+		x.keep(h, in.ID)
 	}
 }
 

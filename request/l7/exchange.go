@@ -43,6 +43,8 @@ type exchange struct {
 	start time.Time
 
 	keyed  *keyed      // set when a key decides who answers
+	kept   *session    // set when clients stay with an instance by a cookie
+	why    string      // the instance that is being asked is
 	header http.Header // for the next hop; each attempt gets a copy
 	small  []byte      // the body, when it is small and of known length
 	stream *stream     // the body, when it is not
@@ -147,7 +149,7 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		hold   = holding{s: s}
 	)
 	defer hold.end()
-	for {
+	for first := true; ; first = false {
 		changed := s.o.Changed() // before the table, so that no swap is missed
 		t := s.table()
 		to, err := x.owner(t, aim(t))
@@ -155,7 +157,10 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 			x.noKey(to, err)
 			return
 		}
-		in, ok := s.choose(t, to, tried)
+		if first {
+			s.budget(to.Service).Request(x.start)
+		}
+		in, ok := x.choose(t, to, tried)
 		if !ok {
 			err := hold.wait(x.in.Context(), to, changed)
 			x.abandon()
@@ -191,14 +196,19 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		}
 		x.abandon()
 		last = fmt.Errorf("%s on %s: %w", in.ID, in.Node, err)
+		spent := false
 		if v == broken && !errors.Is(err, errLost) {
 			breaks++ // a lost node is nobody's fault: the others are asked however many there are
+			spent = x.repeatable(v) && breaks <= s.o.Retries && !s.budget(to.Service).Retry(time.Now())
 		}
-		if !x.repeatable(v) || breaks > max(0, s.o.Retries) {
+		if !x.repeatable(v) || breaks > max(0, s.o.Retries) || spent {
 			line.Moved(x.moved(), 0)
 			line.Done(time.Since(x.start), true)
 			why := "the request may have been carried out, and is not sent twice"
-			if idempotent(x.in.Method) {
+			switch {
+			case spent:
+				why = "its answer broke, and too many requests are being repeated already"
+			case idempotent(x.in.Method):
 				why = "its answer broke"
 			}
 			x.refuse(http.StatusBadGateway, fmt.Sprintf("%v; %s", last, why), "servent logs "+string(to.Service))

@@ -132,15 +132,15 @@ func idempotent(method string) bool {
 	return false
 }
 
-// timing is the Server-Timing entry of an answer: who gave it (no instance: the node itself), over how
-// many hops from node to node, and how long it took until it began.
-func timing(in route.Instance, took time.Duration) string {
+// timing is the Server-Timing entry of an answer: who gave it (no instance: the node itself), why
+// that one, over how many hops from node to node, and how long it took until it began.
+func timing(in route.Instance, took time.Duration, why string) string {
 	hops, instance := 1, ""
 	if in.Local {
 		hops = 0
 	}
 	if in.ID != "" {
-		instance = fmt.Sprintf(`, instance;desc="%s"`, quoted(string(in.ID)))
+		instance = fmt.Sprintf(`, instance;desc="%s", why;desc="%s"`, quoted(string(in.ID)), why)
 	}
 	return fmt.Sprintf(`node;desc="%s"%s, hops;desc="%d", total;dur=%.1f`,
 		quoted(string(in.Node)), instance, hops, float64(took)/float64(time.Millisecond))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -62,11 +61,7 @@ func (x *exchange) key(rule route.KeyRule) (route.Key, error) {
 	if rule.Body() && x.stream != nil {
 		return "", fmt.Errorf("%w: a body of unknown length or above %d bytes is not read for it", route.ErrNoKey, replay)
 	}
-	source, _, err := net.SplitHostPort(x.in.RemoteAddr)
-	if err != nil {
-		source = x.in.RemoteAddr
-	}
-	return rule.Find(x.in, x.small, source)
+	return rule.Find(x.in, x.small, source(x.in))
 }
 
 // noKey answers a request whose key is not where it should be.

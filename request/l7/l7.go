@@ -8,8 +8,8 @@ package l7
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -37,6 +37,7 @@ type Options struct {
 	Hold    time.Duration // how long a request may wait for an instance; 0 means 10s, negative not at all
 	Waiters int           // requests that may wait so at once, more get 503; 0 means 1024
 	Retries int           // of a request that broke after it was sent and may be repeated; 0 means 2, negative none
+	Secret  []byte        // signs the cookies of clients that stay with an instance: the same on all nodes; nil: made anew
 	Log     *slog.Logger  // nil discards
 }
 
@@ -46,6 +47,7 @@ type Switch struct {
 	local   *http.Transport
 	loads   route.Loads
 	pickers sync.Map // service and policy → route.Picker
+	budgets sync.Map // system.ServiceName → *route.Budget
 	served  sync.Map // system.InstanceID → *atomic.Int64, requests that this node's instances hold
 	waiting atomic.Int64
 }
@@ -70,6 +72,10 @@ func New(o Options) *Switch {
 	}
 	if o.Changed == nil {
 		o.Changed = func() <-chan struct{} { return nil }
+	}
+	if len(o.Secret) == 0 {
+		o.Secret = make([]byte, 32)
+		_, _ = rand.Read(o.Secret) // never fails
 	}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
@@ -138,37 +144,6 @@ func (s *Switch) table() *route.Table {
 type place struct {
 	id   system.InstanceID
 	node system.NodeID
-}
-
-// choose picks one of a target's instances that was not tried yet.
-func (s *Switch) choose(t *route.Table, to route.Target, tried []place) (route.Instance, bool) {
-	now := time.Now()
-	load := func(id system.InstanceID) route.Load { return s.loads.Of(id, now, t) }
-	var avoid func(route.Instance) bool
-	if len(tried) > 0 {
-		avoid = func(in route.Instance) bool {
-			for _, p := range tried {
-				if p.id == in.ID && p.node == in.Node {
-					return true
-				}
-			}
-			return false
-		}
-	}
-	return route.Choose(s.picker(to), now, rand.Uint64(), to.Among, load, avoid)
-}
-
-func (s *Switch) picker(to route.Target) route.Picker {
-	type key struct {
-		service system.ServiceName
-		policy  string
-	}
-	k := key{to.Service, to.Policy}
-	if p, ok := s.pickers.Load(k); ok {
-		return p.(route.Picker)
-	}
-	p, _ := s.pickers.LoadOrStore(k, route.NewPicker(to.Policy))
-	return p.(route.Picker)
 }
 
 // suspect marks who refused or broke; when a node cannot be reached, all its instances.

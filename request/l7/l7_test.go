@@ -37,7 +37,7 @@ func TestLocalAndRemoteLookTheSame(t *testing.T) {
 		for _, method := range []string{"GET", "POST"} {
 			res, body := ask(t, c, method, f.door(node)+"/a%2Fb//c?x=1&y;z", strings.NewReader("hello"))
 			timing := res.Header.Values("Server-Timing")
-			want := regexp.MustCompile(`^node;desc="node-2", instance;desc="api/1", hops;desc="` + hops + `", total;dur=\d+\.\d$`)
+			want := regexp.MustCompile(`^node;desc="node-2", instance;desc="api/1", why;desc="policy", hops;desc="` + hops + `", total;dur=\d+\.\d$`)
 			if len(timing) != 2 || timing[0] != "db;dur=3" || !want.MatchString(timing[1]) {
 				t.Errorf("%s at %s: Server-Timing %q, want the program's and %s", method, node, timing, want)
 			}

@@ -25,9 +25,6 @@ const (
 // isKV says that a service is the built-in key-value database.
 func isKV(s *system.Service) bool { return s.Software.Kind == system.Builtin && s.Software.From == kv }
 
-// builtPolicies are the pickers that exist today; the first is the default.
-var builtPolicies = []string{"p2c", "roundrobin", "random", "leastconn"}
-
 // checker holds what all checks of one service need.
 type checker struct {
 	*file
@@ -312,11 +309,8 @@ func (c checker) switching() {
 	if s.Switch.By == system.ByName && c.exact(by) {
 		c.unbuilt(by, "switching by name is not built yet; these are: connection, request")
 	}
-	if p := s.Switch.Policy; p != "" && !slices.Contains(builtPolicies, p) {
-		c.unbuilt(sw.key("policy"), "%q is not built yet; these are: %s", p, strings.Join(builtPolicies, ", "))
-	}
-	if t := s.Switch.Sticky; t != "" && t != "none" {
-		c.unbuilt(sw.key("sticky"), "%q is not built yet; this is: none", t)
+	if t := s.Switch.Sticky; t != "" && t != "none" && c.row.Key == architecture.Must {
+		c.bad(sw.key("sticky"), "under %s the owner of a request's key answers; want none, have %s", s.Architecture, t)
 	}
 	if m := s.Switch.Model; m != "" && m != "threads" {
 		c.unbuilt(sw.key("model"), "%q is not built yet; this is: threads", m)
