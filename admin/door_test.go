@@ -326,6 +326,9 @@ func TestPlanAndExplain(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &e); err != nil || code != 200 || len(e.Choices) != instances {
 			t.Errorf("explain %s: %d %s, want %d choices", what, code, body, instances)
 		}
+		if ofService := !strings.Contains(what, "/") && what != "node-2"; (e.Switched != "") != ofService {
+			t.Errorf("explain %s: switched %q", what, e.Switched)
+		}
 	}
 }
 

@@ -7,13 +7,15 @@ import (
 
 	"servent/control"
 	"servent/placement"
+	"servent/route"
 	"servent/system"
 )
 
 // Explanation says why something is where it is.
 type Explanation struct {
-	What    string             `json:"what"`    // as asked: a service, an instance or a node
-	Choices []placement.Choice `json:"choices"` // one an instance
+	What     string             `json:"what"`               // as asked: a service, an instance or a node
+	Choices  []placement.Choice `json:"choices"`            // one an instance
+	Switched string             `json:"switched,omitempty"` // of a service: how the next instance is chosen, in words
 }
 
 // input is what the conductor decides from, as this door sees it.
@@ -35,6 +37,9 @@ func explanation(v *control.View, what string) Explanation {
 	e := Explanation{What: what, Choices: []placement.Choice{}}
 	if v.Wanted == nil {
 		return e
+	}
+	if svc := route.Build(v.Plan, v.Seen, "").Services[system.ServiceName(what)]; svc != nil {
+		e.Switched = svc.Words()
 	}
 	for _, s := range v.Wanted.Services {
 		for _, c := range placement.Explain(input(v), s.Name) {

@@ -11,7 +11,7 @@ import (
 func (e *env) explainCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:               "explain SERVICE|INSTANCE|NODE",
-		Short:             "Say why something is where it is, and what every other node would have cost",
+		Short:             "Say why something is where it is, what every other node would have cost, and how requests are spread",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: e.completed(1, several(services, instances, machines)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -28,6 +28,9 @@ func (e *env) explainCmd() *cobra.Command {
 			}
 			for _, c := range x.Choices {
 				e.choice(c)
+			}
+			if x.Switched != "" {
+				fmt.Fprintf(e.out, "%s is switched %s\n", x.What, x.Switched)
 			}
 			if len(x.Choices) == 0 {
 				fmt.Fprintf(e.out, "%s runs nothing\n", x.What)

@@ -269,6 +269,39 @@ func FuzzCredential(f *testing.F) {
 	})
 }
 
+// A secret is the same on every node, outlives the file, and is another one for every cluster and purpose.
+func TestSecret(t *testing.T) {
+	a := authority(t, "shop")
+	again, err := ParseAuthority(a.PEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]string{}
+	for name, from := range map[string]*Authority{"a": a, "another of that name": authority(t, "shop"), "another cluster": authority(t, "other")} {
+		for _, purpose := range []string{"sessions", "something else"} {
+			s, err := from.Secret(purpose)
+			if err != nil || len(s) != 32 {
+				t.Fatalf("Secret(%s) = %d bytes, %v, want 32", purpose, len(s), err)
+			}
+			if other, ok := seen[string(s)]; ok {
+				t.Errorf("%s of %s is that of %s", purpose, name, other)
+			}
+			seen[string(s)] = name
+		}
+	}
+	s, err := again.Secret("sessions")
+	if err != nil || seen[string(s)] != "a" {
+		t.Errorf("after a restart another secret, %v", err)
+	}
+	var log strings.Builder
+	slog.New(slog.NewTextHandler(&log, nil)).Info("made", "secret", s)
+	for _, got := range []string{fmt.Sprint(s), fmt.Sprintf("%+v", s), fmt.Sprintf("%#v", s), fmt.Sprintf("%s", s), log.String()} {
+		if len(got) > 100 || strings.Contains(got, string(s)) || strings.Contains(got, "0x") {
+			t.Errorf("prints %q", got)
+		}
+	}
+}
+
 func TestNothingPrintsAKey(t *testing.T) {
 	c := issue(t, authority(t, "shop"), Node, "n")
 	var log strings.Builder

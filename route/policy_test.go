@@ -101,7 +101,9 @@ func TestNearest(t *testing.T) {
 	among := instances(5)
 	among[1].SameSite, among[2].SameSite = true, true
 	among[3].SameSite, among[3].Local = true, true
-	busy := func(id system.InstanceID) Load { return Load{Inflight: map[system.InstanceID]int{"api/2": 7, "api/4": 9}[id]} }
+	busy := func(id system.InstanceID) Load {
+		return Load{Inflight: map[system.InstanceID]int{"api/2": 7, "api/4": 9}[id]}
+	}
 	for _, tt := range []struct {
 		name  string
 		avoid []system.InstanceID

@@ -156,6 +156,33 @@ func TestAnotherInstanceIsTried(t *testing.T) {
 	}
 }
 
+// Connections of one host stay with one instance, by whichever node they enter, until it is gone.
+func TestSourceSticks(t *testing.T) {
+	for _, sw := range []system.Switch{{Sticky: "source"}, {Sticky: "key"}, {Policy: "maglev"}} {
+		f := newFleet(t, 3)
+		programs := map[string]*program{}
+		for n := 1; n <= 3; n++ {
+			id := fmt.Sprint("api/", n)
+			programs[id] = f.run(system.NodeID(fmt.Sprint("node-", n)), n, say(id))
+		}
+		f.change(func(api *route.Service) { api.Switch = sw })
+		doors := []string{f.door("node-1"), f.door("node-2"), f.door("node-3")}
+		first := greeted(t, doors[0])
+		for i := range 9 {
+			if got := greeted(t, doors[i%3]); got != first {
+				t.Errorf("%+v: connection %d by door %d is with %s, want %s", sw, i, i%3, got, first)
+			}
+		}
+		programs[first].kill()
+		second := greeted(t, doors[0])
+		for i := range 6 {
+			if got := greeted(t, doors[i%3]); got == first || got != second {
+				t.Errorf("%+v: after a death by door %d with %s, want %s", sw, i%3, got, second)
+			}
+		}
+	}
+}
+
 func TestUnreachableNode(t *testing.T) {
 	f := newFleet(t, 3, func(o *Options) {
 		dial := o.Dial

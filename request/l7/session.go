@@ -10,14 +10,14 @@ import (
 	"strings"
 	"time"
 
+	"servent/route"
 	"servent/system"
 )
 
 const (
-	sessionName  = "servent-" // and the service: two services of one host must not share a cookie
-	sessionLife  = 7 * 24     // hours that a cookie counts
-	sessionRenew = 24         // hours after which a client gets a new one
-	sessionSkew  = 1          // hours that clocks may differ
+	sessionLife  = 7 * 24 // hours that a cookie counts
+	sessionRenew = 24     // hours after which a client gets a new one
+	sessionSkew  = 1      // hours that clocks may differ
 )
 
 // session is the instance that a request's cookie names, and how old the cookie is.
@@ -33,7 +33,7 @@ func (x *exchange) session(service system.ServiceName) system.InstanceID {
 	if x.kept == nil || x.kept.service != service {
 		x.kept = &session{service: service}
 		now := hours(time.Now())
-		for _, c := range x.in.CookiesNamed(sessionName + string(service)) {
+		for _, c := range x.in.CookiesNamed(route.CookieName(service)) {
 			if id, made, ok := readSession(x.s.o.Secret, service, c.Value); ok && made <= now+sessionSkew && now-made < sessionLife {
 				x.kept.id, x.kept.age = id, now-made
 				break
@@ -49,7 +49,7 @@ func (x *exchange) keep(h http.Header, id system.InstanceID) {
 	if k == nil || id == "" || k.id == id && k.age < sessionRenew {
 		return
 	}
-	c := http.Cookie{Name: sessionName + string(k.service), Value: writeSession(x.s.o.Secret, k.service, id, hours(time.Now())),
+	c := http.Cookie{Name: route.CookieName(k.service), Value: writeSession(x.s.o.Secret, k.service, id, hours(time.Now())),
 		Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: x.in.TLS != nil}
 	h.Add("Set-Cookie", c.String())
 	h.Add("Cache-Control", `no-cache="set-cookie"`) // RFC 9111 §5.2.2.4: a cache must not hand it to others
@@ -74,11 +74,11 @@ func readSession(secret []byte, service system.ServiceName, value string) (id sy
 	}
 	n, err := strconv.Atoi(parts[0])
 	made, err2 := strconv.ParseInt(parts[1], 10, 64)
-	mac, err3 := base64.RawURLEncoding.DecodeString(parts[2])
-	if err != nil || err2 != nil || err3 != nil || !hmac.Equal(mac, signSession(secret, service, n, made)) {
+	id = system.Instance(service, n)
+	if err != nil || err2 != nil || !hmac.Equal([]byte(value), []byte(writeSession(secret, service, id, made))) {
 		return "", 0, false
 	}
-	return system.Instance(service, n), made, true
+	return id, made, true
 }
 
 // signSession is HMAC-SHA256 (RFC 2104), the first 128 bits. The numbers have a fixed length, so that no two
