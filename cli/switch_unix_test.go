@@ -158,3 +158,32 @@ func TestWeighted(t *testing.T) {
 		t.Errorf("explain: %v\n%s\nwant 75 %% and 25 %%", err, out)
 	}
 }
+
+// Policies and stickiness are variants as everything else in the file.
+func TestComparePolicies(t *testing.T) {
+	w := &world{t: t, dir: t.TempDir()}
+	w.write("compose.yaml", `name: counter
+services:
+  counter:
+    deploy: {replicas: 2}
+    x-servent: {process: [servent, example, counter], architecture: replicated, key: "/c/{key}"}
+x-servent:
+  nodes: {node: {count: 2, capacity: {rate: 50/s}}}
+  compare: {load: {mix: {"POST /c/{key}": 1}, keys: uniform of 40}}
+`)
+	r := compared(t, w, "--vary", "switch.policy=weighted,nearest,hash,maglev", "--nodes", "2", "--repeats", "1", "--no-fault")
+	if len(r.Variants) != 4 {
+		t.Fatalf("%d variants, want 4", len(r.Variants))
+	}
+	for _, v := range r.Variants {
+		if v.Refused != "" || len(v.Points) == 0 || v.Points[0].Requests == 0 || v.Points[0].Errors > 0 {
+			t.Errorf("%s: refused %q, points %+v", v.Name, v.Refused, v.Points)
+			continue
+		}
+		for _, s := range v.Points[0].NodeLoad {
+			if 5*s.Served < v.Points[0].Requests || 5*s.Served > 4*v.Points[0].Requests {
+				t.Errorf("%s: %s served %d of %d, want both to work", v.Name, s.Node, s.Served, v.Points[0].Requests)
+			}
+		}
+	}
+}
