@@ -42,6 +42,7 @@ var floors = map[string]int{
 	"driver/inside":         2,
 	"driver/wasm":           2,
 	"peer/wire":             2,
+	"peer/sim":              2,
 	"conductor":             3,
 	"agent":                 3,
 	"request/l4":            3,

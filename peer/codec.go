@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 const (
@@ -74,6 +75,18 @@ func Append(dst []byte, book Book, sender Peer, ev *Event) ([]byte, error) {
 		return dst[:start], fmt.Errorf("encode message: %d bytes, want at most %d", n, MaxDatagram)
 	}
 	return dst, nil
+}
+
+// Size is how many bytes [Append] makes of a message whose peers have addresses of so many bytes.
+func Size(ev *Event, address int) int {
+	n := 31 + len(ev.Peers)*(21+address) + len(ev.Data)
+	if ev.Key != (ID{}) {
+		n += len(ev.Key)
+	}
+	if ev.Num != 0 {
+		n += (bits.Len64(ev.Num) + 6) / 7
+	}
+	return n
 }
 
 var errShort = errors.New("decode message: it is cut short")

@@ -56,7 +56,8 @@ type Event struct {
 // Protocol is a machine: the state of every slot that it hosts, in flat arrays indexed by slot.
 type Protocol interface {
 	// Handle takes an event at a slot. An unknown command or timer panics: our own code made it. A message
-	// is from the wire, so it may hold anything.
+	// is from the wire, so it may hold anything. A simulation handles different slots at the same time, so
+	// what slots share is only read.
 	Handle(env *Env, self Slot, ev *Event)
 	// Drop forgets a peer, whose number the driver will use for another.
 	Drop(p Peer)

@@ -59,6 +59,13 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		size := Size(&ev, 0)
+		for _, p := range ev.Peers {
+			size += len(b.names[p])
+		}
+		if size != len(wire)-6 {
+			t.Errorf("Size = %d, want %d", size, len(wire)-6)
+		}
 		var got Event
 		if err := Decode(wire[6:], "node-1", b, &got); err != nil {
 			t.Fatal(err)

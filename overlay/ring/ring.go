@@ -156,15 +156,8 @@ func New(n int, o Options) *Ring {
 		o: o, nodes: make([]node, n), next: make([]peer.Peer, n*o.Successors), contacts: make([]peer.Peer, n*o.Contacts),
 		graves: make([]grave, n*(o.Contacts+o.Successors)), questions: make([]question, n*o.Questions),
 	}
-	for i := range r.graves {
-		r.graves[i].who = peer.Nobody
-	}
 	for s := range r.nodes {
-		r.nodes[s].pred, r.nodes[s].older = peer.Nobody, peer.Nobody
-		open := r.open(peer.Slot(s))
-		for i := range open {
-			open[i].next = uint16(i + 1)
-		}
+		r.Reset(peer.Slot(s))
 	}
 	return r
 }
