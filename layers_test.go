@@ -43,6 +43,8 @@ var floors = map[string]int{
 	"driver/wasm":           2,
 	"peer/wire":             2,
 	"peer/sim":              2,
+	"overlay":               2,
+	"overlay/study":         3,
 	"conductor":             3,
 	"agent":                 3,
 	"request/l4":            3,
