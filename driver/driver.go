@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -79,8 +80,25 @@ type Spec struct {
 	Dir      string // private writable folder: working folder; TMPDIR and SERVENT_DATA lie below
 	Limits   system.Limits
 	Stop     system.Stop
+	Mounts   []Mount // what an instance that sees its own files alone finds among them
+	Ways     []Way   // what one with a network of its own reaches
 	Stdout   io.Writer // nil discards
 	Stderr   io.Writer
+}
+
+// Mount is a file or folder of the node that an instance finds at Target.
+type Mount struct {
+	Kind     string // volume, bind, tmpfs, file
+	Source   string // on the node; empty for tmpfs
+	Target   string // absolute
+	ReadOnly bool
+}
+
+// Way leads from an instance's own network to a door of its node.
+type Way struct {
+	Name string // of a service, by which it is found; empty: at 127.0.0.1
+	Port int    // where the instance dials
+	To   string // host:port on the node
 }
 
 // Instance is one running copy. An instance that is an operating system process also has a method
@@ -107,6 +125,17 @@ type Checker interface {
 type Endpoint struct {
 	Address string // host:port
 	Handler http.Handler
+	// Dial opens a connection to the instance; nil: to its Address. Of one that has a network of its own.
+	Dial func(context.Context) (net.Conn, error)
+}
+
+// Connect opens a connection to an instance that has an address.
+func (e Endpoint) Connect(ctx context.Context) (net.Conn, error) {
+	if e.Dial != nil {
+		return e.Dial(ctx)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", e.Address)
 }
 
 // Stats of one instance, since it started.

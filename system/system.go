@@ -117,6 +117,20 @@ type Software struct {
 	Include []string     `json:"include,omitempty"` // process: further files and folders of the bundle
 	Dir     string       `json:"dir,omitempty"`     // absolute folder that relative paths start from
 	Digest  Digest       `json:"digest,omitempty"`  // of the bundle; set by launch
+	// Container says how an image is run where the file does not leave it to the image.
+	Container *Container `json:"container,omitempty"`
+}
+
+// Container are the words of Compose that change how an image runs. Zero values leave it to the image.
+type Container struct {
+	Entrypoint []string `json:"entrypoint,omitempty"` // an empty one that is not nil takes the image's away
+	Command    []string `json:"command,omitempty"`    // the same
+	User       string   `json:"user,omitempty"`       // NAME or NUMBER, :GROUP after it
+	WorkingDir string   `json:"working_dir,omitempty"`
+	Hostname   string   `json:"hostname,omitempty"`
+	ReadOnly   bool     `json:"read_only,omitempty"` // the root file system
+	Tmpfs      []string `json:"tmpfs,omitempty"`     // folders in memory, each with options after a colon
+	Ports      []int    `json:"ports,omitempty"`     // that the program listens on; the first is asked
 }
 
 // DataKind says what is lost when an instance starts empty.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -227,7 +228,8 @@ func Ask(ctx context.Context, end driver.Endpoint, path string) (status int, bod
 	if err != nil {
 		return 0, "", err
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return end.Connect(ctx) }
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 	res, err := client.Do(req)
 	if err != nil {
 		return 0, "", err

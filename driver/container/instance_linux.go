@@ -1,0 +1,419 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"servent/blob"
+	"servent/driver"
+)
+
+const (
+	look       = 2 * time.Millisecond   // between looks whether runc has made the container
+	killAllow  = 10 * time.Second       // that the system may need to end a killed container
+	outputWait = 500 * time.Millisecond // for output that a stranger holds open
+)
+
+// instance is one container. attend is its goroutine: it ends when nothing is left.
+type instance struct {
+	d     *Driver
+	p     *prepared
+	spec  driver.Spec
+	id    string
+	dir   string      // of its configuration and the layer that it writes
+	runc  string      // folder of runc's notes
+	pid   int         // of its first process, as the node sees it
+	first *os.Process // that process; nil as long as there is none
+	room  *room
+	ways  *ways
+	front net.Listener // its own port on the node; nil: none
+	cmd   *exec.Cmd
+	guard *guard
+
+	exit chan driver.Exit
+	over chan struct{} // closed when nothing is left
+}
+
+// Start implements [driver.Prepared].
+func (p *prepared) Start(ctx context.Context, s driver.Spec) (driver.Instance, error) {
+	i, err := p.start(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", s.Instance, err)
+	}
+	return i, nil
+}
+
+func (p *prepared) start(ctx context.Context, s driver.Spec) (i *instance, err error) {
+	dir, err := filepath.Abs(filepath.Join(s.Dir, ".container"))
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(blob.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
+		return nil, fmt.Errorf("make the container's folder: %w", err)
+	}
+	name := strings.ReplaceAll(string(s.Instance), "/", "-")
+	i = &instance{d: p.d, p: p, spec: s, id: name + "-" + strings.ToLower(rand.Text()[:12]), dir: dir,
+		exit: make(chan driver.Exit, 1), over: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, i.leave())
+		}
+	}()
+	if i.runc, err = p.d.runcRoot(); err != nil {
+		return nil, err
+	}
+	if i.room, err = newRoom(); err != nil {
+		return nil, err
+	}
+	if err := p.layer(i.room, dir); err != nil {
+		return nil, err
+	}
+	if i.ways, err = openWays(i.room, s.Ways); err != nil {
+		return nil, err
+	}
+	if s.Port != 0 {
+		if i.front, err = net.Listen("tcp", net.JoinHostPort(s.Host, strconv.Itoa(s.Port))); err != nil {
+			return nil, fmt.Errorf("port %d: %w", s.Port, err)
+		}
+	}
+	spec, err := p.spec(i.id, dir, s, i.ways.hosts)
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(spec)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if i.guard, err = newGuard(i.runc, i.id); err != nil {
+		return nil, err
+	}
+	if err := i.run(ctx); err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// run starts runc in the room and waits until the container exists. runc stays for as long as it does, passes
+// signals on and ends as it ended.
+func (i *instance) run(ctx context.Context) error {
+	pidFile, logFile := filepath.Join(i.dir, "pid"), filepath.Join(i.dir, "runc.log")
+	cmd := exec.Command("runc", "--root", i.runc, "--log", logFile, "run", "--keep", "--bundle", i.dir, "--pid-file", pidFile, i.id)
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = i.spec.Stdout, i.spec.Stderr, outputWait
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL} // with the room's thread
+	i.d.mu.Lock()
+	closed := i.d.closed
+	if !closed {
+		i.d.running[i] = true
+	}
+	i.d.mu.Unlock()
+	if closed {
+		return errors.New("the container driver is closed")
+	}
+	i.cmd = cmd
+	if err := i.room.do(cmd.Start); err != nil {
+		i.cmd = nil
+		i.forget()
+		return fmt.Errorf("runc: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		b, _ := os.ReadFile(pidFile)
+		if n, err := strconv.Atoi(string(b)); err == nil {
+			i.pid = n
+			i.first, _ = os.FindProcess(n) // by a descriptor: never a stranger with the same number
+			go i.attend(ended)
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			i.kill()
+			<-ended
+			i.forget()
+			return ctx.Err()
+		case err := <-ended:
+			i.forget()
+			said := &ending{}
+			if f, err := os.Open(logFile); err == nil {
+				io.Copy(said, f)
+				f.Close()
+			}
+			if last := message(said.last()); last != "" {
+				err = errors.New(last)
+			}
+			return fmt.Errorf("runc: %w", err)
+		}
+	}
+}
+
+// message takes what runc says out of a line of its log: time="…" level=error msg="…".
+func message(line string) string {
+	if _, after, ok := strings.Cut(line, "msg="); ok {
+		if text, err := strconv.Unquote(strings.TrimSpace(after)); err == nil {
+			return text
+		}
+	}
+	return line
+}
+
+// attend waits for the end, clears up and tells.
+func (i *instance) attend(ended <-chan error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var passing sync.WaitGroup
+	passing.Go(func() { i.ways.serve(ctx) })
+	if i.front != nil {
+		passing.Go(func() { pass(ctx, i.front, i.dial) })
+	}
+	err := <-ended
+	exit := exitOf(i.cmd.ProcessState, err)
+	exit.OOM = !exit.OK() && killedForMemory(i.id)
+	cancel()
+	i.ways.close()
+	if i.front != nil {
+		i.front.Close()
+	}
+	passing.Wait()
+	if err := i.leave(); err != nil {
+		i.d.opts.Log.Warn("a container is not cleared away", "instance", i.spec.Instance, "err", err)
+	}
+	i.forget()
+	close(i.over)
+	i.exit <- exit
+}
+
+func (i *instance) forget() {
+	i.d.mu.Lock()
+	defer i.d.mu.Unlock()
+	delete(i.d.running, i)
+}
+
+// leave gives back all that start took, as far as it came.
+func (i *instance) leave() (err error) {
+	if i.cmd != nil {
+		if out, bad := exec.Command("runc", "--root", i.runc, "delete", "--force", i.id).CombinedOutput(); bad != nil && !bytes.Contains(out, []byte("does not exist")) {
+			err = fmt.Errorf("runc delete: %w: %s", bad, bytes.TrimSpace(out))
+		}
+	}
+	if i.guard != nil {
+		i.guard.dismiss()
+	}
+	if i.ways != nil {
+		i.ways.close()
+	}
+	if i.front != nil {
+		i.front.Close()
+	}
+	if i.room != nil {
+		i.room.close()
+	}
+	return errors.Join(err, blob.RemoveAll(i.dir))
+}
+
+// exitOf reads runc's own end, which is the program's: as with a shell, 128 and more stand for a signal.
+func exitOf(state *os.ProcessState, err error) driver.Exit {
+	if state == nil {
+		return driver.Exit{Err: err}
+	}
+	if st, ok := state.Sys().(syscall.WaitStatus); ok && st.Signaled() {
+		return driver.Exit{Code: -1, Signal: word(st.Signal())}
+	}
+	if n := state.ExitCode() - 128; n > 0 && n < 65 {
+		return driver.Exit{Code: -1, Signal: word(syscall.Signal(n))}
+	}
+	return driver.Exit{Code: state.ExitCode()}
+}
+
+func word(s syscall.Signal) string { return s.String() }
+
+func (i *instance) ID() string { return i.id }
+
+func (i *instance) Pid() int { return i.pid }
+
+func (i *instance) Wait() <-chan driver.Exit { return i.exit }
+
+// Endpoint implements [driver.Instance]: the node's switches dial in the instance's network, others at its port
+// on the node.
+func (i *instance) Endpoint() driver.Endpoint {
+	return driver.Endpoint{Address: net.JoinHostPort(i.spec.Host, strconv.Itoa(i.spec.Port)), Dial: i.dial}
+}
+
+func (i *instance) dial(ctx context.Context) (net.Conn, error) { return i.room.dial(ctx, i.p.port()) }
+
+// Stats implements [driver.Instance].
+func (i *instance) Stats(context.Context) (driver.Stats, error) {
+	select {
+	case <-i.over:
+		return driver.Stats{}, fmt.Errorf("container %s has ended", i.id)
+	default:
+		return stats(i.id)
+	}
+}
+
+// kill ends the container's first process, and with it all others, or runc while there is none.
+func (i *instance) kill() {
+	if i.first != nil {
+		_ = i.first.Kill()
+		return
+	}
+	_ = exec.Command("runc", "--root", i.runc, "kill", i.id, "KILL").Run()
+	_ = i.cmd.Process.Kill()
+}
+
+// Stop implements [driver.Instance]: the signal is the file's, the image's, or SIGTERM.
+func (i *instance) Stop(ctx context.Context, grace time.Duration) error {
+	select {
+	case <-i.over:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	if grace > 0 && ctx.Err() == nil {
+		if err := i.ask(); err != nil {
+			timer.Reset(0)
+		}
+		select {
+		case <-i.over:
+			return nil
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	i.kill()
+	timer.Reset(killAllow)
+	select {
+	case <-i.over:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("stop container %s: still there %v after it was killed", i.id, killAllow)
+	}
+}
+
+// ask sends the polite signal to runc, which passes it on: runc's number is its own for as long as we wait.
+func (i *instance) ask() error {
+	said := i.spec.Stop.Signal
+	if said == "" {
+		said = i.p.image.StopSignal
+	}
+	signal, err := signalOf(said)
+	if err != nil {
+		return err
+	}
+	return i.cmd.Process.Signal(signal)
+}
+
+// signalOf reads SIGTERM, TERM or 15; "" is SIGTERM.
+func signalOf(said string) (syscall.Signal, error) {
+	if said == "" {
+		return syscall.SIGTERM, nil
+	}
+	if n, err := strconv.Atoi(said); err == nil && n > 0 && n < 65 {
+		return syscall.Signal(n), nil
+	}
+	name := strings.TrimPrefix(strings.ToUpper(said), "SIG")
+	if s := unix.SignalNum("SIG" + name); s != 0 {
+		return s, nil
+	}
+	after, ok := strings.CutPrefix(name, "RTMIN+")
+	if n, err := strconv.Atoi(after); ok && err == nil && n >= 0 && n <= 30 {
+		return syscall.Signal(34 + n), nil
+	}
+	return 0, fmt.Errorf("signal %q is not known here", said)
+}
+
+// Exec runs a command in the container, as its user and in its environment.
+func (i *instance) Exec(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return errors.New("run a command: none is given")
+	}
+	select {
+	case <-i.over:
+		return fmt.Errorf("run %s: container %s has ended", args[0], i.id)
+	default:
+	}
+	cmd := exec.CommandContext(ctx, "runc", append([]string{"--root", i.runc, "exec", i.id}, args...)...)
+	said := &ending{}
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, outputWait
+	err := cmd.Run()
+	switch last := message(said.last()); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("run %s: %w", args[0], ctx.Err())
+	case last != "":
+		return fmt.Errorf("run %s: %w: %s", args[0], err, last)
+	}
+	return fmt.Errorf("run %s: %w", args[0], err)
+}
+
+// ending keeps the end of an output.
+type ending struct{ kept []byte }
+
+func (e *ending) Write(p []byte) (int, error) {
+	const most = 4 << 10
+	e.kept = append(e.kept, p...)
+	if over := len(e.kept) - most; over > 0 {
+		e.kept = append(e.kept[:0], e.kept[over:]...)
+	}
+	return len(p), nil
+}
+
+// last is the last line that says something.
+func (e *ending) last() string {
+	text := bytes.TrimSpace(e.kept)
+	return string(bytes.TrimSpace(text[bytes.LastIndexByte(text, '\n')+1:]))
+}
+
+// guard is a shell of its own session that outlives a killed node for a moment: when its input ends without a
+// word, it ends the container.
+type guard struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+}
+
+const guardScript = `trap '' HUP INT QUIT TERM PIPE TSTP TTIN TTOU
+read -r word && exit 0
+for round in 1 2 3 4 5; do runc --root "$0" delete --force "$1" 2>/dev/null && exit 0; sleep 1; done
+`
+
+func newGuard(root, id string) (*guard, error) {
+	cmd := exec.Command("/bin/sh", "-c", guardScript, root, id)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	return &guard{cmd, in}, nil
+}
+
+// dismiss lets the guard go: the container is gone.
+func (g *guard) dismiss() {
+	_, _ = io.WriteString(g.in, "gone\n")
+	_ = g.in.Close()
+	_ = g.cmd.Wait()
+}

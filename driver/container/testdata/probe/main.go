@@ -1,0 +1,151 @@
+// Command probe is what the tests' images run: it answers, ends, eats memory, or tries what a container must
+// not be able to do. It is built without cgo, so that an image needs nothing else.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	verb := "serve"
+	if len(os.Args) > 1 {
+		verb = os.Args[1]
+	}
+	switch verb {
+	case "serve":
+		serve()
+	case "exit":
+		os.Exit(3)
+	case "eat":
+		eat()
+	case "true":
+	case "false":
+		fmt.Println("not well")
+		os.Exit(1)
+	default:
+		fmt.Println("unknown verb", verb)
+		os.Exit(2)
+	}
+}
+
+func eat() {
+	var kept [][]byte
+	for {
+		b := make([]byte, 4<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		kept = append(kept, b)
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func serve() {
+	fmt.Println("listening")
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello from a container") })
+	http.HandleFunc("/me", func(w http.ResponseWriter, r *http.Request) { host, _ := os.Hostname(); fmt.Fprint(w, host) })
+	http.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, strings.Join(os.Environ(), "\n")) })
+	http.HandleFunc("/hold", func(w http.ResponseWriter, r *http.Request) { hold(w) })
+	http.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
+		b, err := os.ReadFile(r.FormValue("path"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+		}
+		w.Write(b)
+	})
+	http.HandleFunc("/write", func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		if err := os.WriteFile(r.FormValue("path"), b, 0o644); err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+		}
+	})
+	http.HandleFunc("/ask", func(w http.ResponseWriter, r *http.Request) {
+		client := http.Client{Timeout: 3 * time.Second}
+		res, err := client.Get(r.FormValue("url"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer res.Body.Close()
+		io.Copy(w, res.Body)
+	})
+	ln, err := net.Listen("tcp", ":"+os.Getenv("PORT"))
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	http.Serve(ln, nil)
+}
+
+// hold tries to break out, and says what it could.
+func hold(w io.Writer) {
+	out := map[string]any{"uid": os.Getuid(), "gid": os.Getgid()}
+	status, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(status)) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), ":\t"); ok && (strings.HasPrefix(k, "Cap") || k == "NoNewPrivs" || k == "Seccomp" || k == "Groups") {
+			out[k] = v
+		}
+	}
+	did := []string{}
+	try := func(what string, err error) {
+		if err == nil {
+			did = append(did, what)
+		}
+	}
+	for _, path := range []string{"/proc/sys/kernel/hostname", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/mm/transparent_hugepage/enabled"} {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		try("write "+path, err)
+		if err == nil {
+			f.Close()
+		}
+	}
+	b, err := os.ReadFile("/proc/kcore")
+	if err == nil && len(b) == 0 {
+		err = io.EOF
+	}
+	try("read /proc/kcore", err)
+	try("mount", syscall.Mount("none", "/tmp", "tmpfs", 0, ""))
+	try("unshare a user namespace", syscall.Unshare(syscall.CLONE_NEWUSER))
+	try("unshare mounts", syscall.Unshare(syscall.CLONE_NEWNS))
+	try("set the clock", syscall.Settimeofday(&syscall.Timeval{Sec: 1}))
+	try("reboot", syscall.Reboot(0))
+	try("set the host's name", syscall.Sethostname([]byte("x")))
+	_, _, no := syscall.RawSyscall(syscall.SYS_SOCKET, 40, syscall.SOCK_STREAM, 0) // AF_VSOCK
+	if no == 0 {
+		did = append(did, "open a vsock")
+	}
+	if syscall.Mknod("/tmp/disk", syscall.S_IFBLK|0o600, 254<<8) == nil { // made, perhaps; never opened
+		f, err := os.Open("/tmp/disk")
+		try("open a disk", err)
+		if err == nil {
+			f.Close()
+		}
+	}
+	if c, err := net.DialTimeout("tcp", "192.0.2.1:80", 200*time.Millisecond); err == nil {
+		did = append(did, "reach the outside")
+		c.Close()
+	}
+	out["did"] = did
+	devices, _ := filepath.Glob("/dev/*")
+	slices.Sort(devices)
+	out["devices"] = devices
+	pids, _ := filepath.Glob("/proc/[0-9]*")
+	out["processes"] = len(pids)
+	links, _ := net.Interfaces()
+	names := []string{}
+	for _, l := range links {
+		names = append(names, l.Name)
+	}
+	out["links"] = names
+	json.NewEncoder(w).Encode(out)
+}

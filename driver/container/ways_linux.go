@@ -1,0 +1,272 @@
+package container
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"servent/driver"
+)
+
+// Addresses in an instance's network, of the range that is nobody's (RFC 6598): there is no other network in
+// there that they could be mistaken for.
+var (
+	instanceAddress = netip.AddrFrom4([4]byte{100, 64, 0, 1})
+	mask            = netip.AddrFrom4([4]byte{255, 255, 0, 0})
+)
+
+const mostNames = 4096 // services that an instance knows
+
+// wayAddress is that of the n-th name, from 0: 100.64.1.1, 100.64.1.2, …
+func wayAddress(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{100, 64, byte(1 + n/250), byte(1 + n%250)})
+}
+
+// ways are the doors of the node as an instance reaches them: listeners at the other end of a cable (veth(4))
+// that leads out of its network, one address a service. They are not in the instance's network, because a
+// program that listens on all addresses of it would find its port taken.
+type ways struct {
+	listeners []net.Listener
+	hosts     []string // lines of /etc/hosts
+	to        []string
+}
+
+// open lays the cable and opens the listeners. Nothing is accepted yet.
+func openWays(r *room, all []driver.Way) (*ways, error) {
+	w := &ways{}
+	if len(all) == 0 {
+		return w, nil
+	}
+	places := map[string]netip.Addr{}
+	for _, way := range all {
+		if _, ok := places[way.Name]; !ok && len(places) < mostNames {
+			places[way.Name] = wayAddress(len(places))
+			w.hosts = append(w.hosts, places[way.Name].String()+"\t"+way.Name+"\n")
+		}
+	}
+	other, err := newRoom() // only to make sockets in: they and the cable stay when its thread has ended
+	if err != nil {
+		return nil, err
+	}
+	defer other.close()
+	if err := w.lay(r, other, len(places)); err != nil {
+		return nil, err
+	}
+	for _, way := range all {
+		at, ok := places[way.Name]
+		if !ok {
+			continue
+		}
+		ln, err := other.listen(net.JoinHostPort(at.String(), strconv.Itoa(way.Port)))
+		if errors.Is(err, unix.EADDRINUSE) {
+			continue // two ports of one service that are the same
+		}
+		if err != nil {
+			w.close()
+			return nil, fmt.Errorf("way to %s:%d: %w", way.Name, way.Port, err)
+		}
+		w.listeners, w.to = append(w.listeners, ln), append(w.to, way.To)
+	}
+	return w, nil
+}
+
+// lay makes the cable: its end eth0 in the instance's network, out with all addresses in the other.
+func (w *ways) lay(r, other *room, names int) error {
+	fd := -1
+	err := r.do(func() (err error) {
+		fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := other.do(func() error { return cable("out", "eth0", fd) }); err != nil {
+		return fmt.Errorf("make a network cable (veth): %w", err)
+	}
+	err = other.do(func() error {
+		for n := range names {
+			label := "out"
+			if n > 0 {
+				label += ":" + strconv.Itoa(n)
+			}
+			if err := address(label, wayAddress(n)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return cmp.Or(err, r.do(func() error { return address("eth0", instanceAddress) }))
+}
+
+// address gives an interface of the calling thread's network an address and takes it up (netdevice(7)).
+func address(name string, at netip.Addr) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, one := range []struct {
+		call uint
+		set  func(*unix.Ifreq) error
+	}{
+		{unix.SIOCSIFADDR, func(i *unix.Ifreq) error { return i.SetInet4Addr(at.AsSlice()) }},
+		{unix.SIOCSIFNETMASK, func(i *unix.Ifreq) error { return i.SetInet4Addr(mask.AsSlice()) }},
+		{unix.SIOCSIFFLAGS, func(i *unix.Ifreq) error { i.SetUint16(unix.IFF_UP | unix.IFF_RUNNING); return nil }},
+	} {
+		i, err := unix.NewIfreq(name)
+		if err == nil {
+			err = one.set(i)
+		}
+		if err == nil {
+			err = unix.IoctlIfreq(fd, one.call, i)
+		}
+		if err != nil {
+			return fmt.Errorf("address %s of %s: %w", at, name, err)
+		}
+	}
+	return nil
+}
+
+// cable makes a pair of interfaces (rtnetlink(7)): name in the calling thread's network, peer in the one that
+// the descriptor is of.
+func cable(name, peer string, network int) error {
+	const vethInfoPeer = 1 // linux/veth.h
+	info := make([]byte, unix.SizeofIfInfomsg)
+	far := append(append(append([]byte(nil), info...), attribute(unix.IFLA_IFNAME, append([]byte(peer), 0))...),
+		attribute(unix.IFLA_NET_NS_FD, binary.NativeEndian.AppendUint32(nil, uint32(network)))...)
+	kind := append(attribute(unix.IFLA_INFO_KIND, []byte("veth")), attribute(unix.IFLA_INFO_DATA, attribute(vethInfoPeer, far))...)
+	body := append(append(info, attribute(unix.IFLA_IFNAME, append([]byte(name), 0))...), attribute(unix.IFLA_LINKINFO, kind)...)
+	head := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(body)))
+	head = binary.NativeEndian.AppendUint16(head, unix.RTM_NEWLINK)
+	head = binary.NativeEndian.AppendUint16(head, unix.NLM_F_REQUEST|unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	head = binary.NativeEndian.AppendUint64(head, 1) // sequence number, and the kernel's port
+
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendto(fd, append(head, body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	answer := make([]byte, 4096)
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	if err != nil {
+		return err
+	}
+	if n < unix.SizeofNlMsghdr+4 || binary.NativeEndian.Uint16(answer[4:]) != unix.NLMSG_ERROR {
+		return errors.New("the kernel's answer is not understood")
+	}
+	if code := int32(binary.NativeEndian.Uint32(answer[unix.SizeofNlMsghdr:])); code != 0 {
+		return unix.Errno(-code)
+	}
+	return nil
+}
+
+// attribute is one of netlink's, padded.
+func attribute(kind uint16, value []byte) []byte {
+	b := binary.NativeEndian.AppendUint16(nil, uint16(unix.SizeofRtAttr+len(value)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, value...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// serve passes connections to the doors until close.
+func (w *ways) serve(ctx context.Context) {
+	var all sync.WaitGroup
+	for n, ln := range w.listeners {
+		all.Go(func() {
+			pass(ctx, ln, func(ctx context.Context) (net.Conn, error) {
+				d := net.Dialer{Timeout: 5 * time.Second}
+				return d.DialContext(ctx, "tcp", w.to[n])
+			})
+		})
+	}
+	all.Wait()
+}
+
+func (w *ways) close() {
+	for _, ln := range w.listeners {
+		ln.Close()
+	}
+}
+
+// pass joins each connection of a listener to one that dial opens, until the listener is closed and ctx ends.
+func pass(ctx context.Context, ln net.Listener, dial func(context.Context) (net.Conn, error)) {
+	var open sync.WaitGroup
+	defer open.Wait()
+	slots := make(chan struct{}, 1024) // more wait to be accepted
+	for {
+		c, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // no more files, or a client that left at once
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			c.Close()
+			return
+		}
+		open.Go(func() {
+			defer func() { <-slots }()
+			join(ctx, c, dial)
+		})
+	}
+}
+
+// join passes bytes both ways until both sides have ended, one broke, or ctx ended.
+func join(ctx context.Context, c net.Conn, dial func(context.Context) (net.Conn, error)) {
+	defer c.Close()
+	up, err := dial(ctx)
+	if err != nil {
+		reset(c)
+		return
+	}
+	defer up.Close()
+	stop := context.AfterFunc(ctx, func() { reset(c); reset(up) })
+	defer stop()
+	var both sync.WaitGroup
+	one := func(to, from net.Conn) {
+		_, err := io.Copy(to, from)
+		if half, ok := to.(interface{ CloseWrite() error }); ok && err == nil {
+			err = half.CloseWrite()
+		}
+		if err != nil {
+			reset(c)
+			reset(up)
+		}
+	}
+	both.Go(func() { one(up, c) })
+	both.Go(func() { one(c, up) })
+	both.Wait()
+}
+
+// reset ends a connection at once: the other side learns that it broke.
+func reset(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
+}
