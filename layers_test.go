@@ -39,6 +39,7 @@ var floors = map[string]int{
 	"driver":                2,
 	"driver/drivertest":     2,
 	"driver/process":        2,
+	"driver/container":      2,
 	"driver/inside":         2,
 	"driver/wasm":           2,
 	"peer/wire":             2,
@@ -93,17 +94,19 @@ var exceptions = map[[2]string]string{
 
 // owners says who alone may import a module that must stay behind one package; its children are behind it, too.
 var owners = map[string]string{
-	"go.etcd.io/etcd/":            "control/etcd",
-	"go.etcd.io/bbolt":            "store",
-	"gonum.org/":                  "lab/law",
-	"github.com/compose-spec/":    "system/sysfile",
-	"go.yaml.in/yaml/":            "system/sysfile",
-	"github.com/santhosh-tekuri/": "system/sysfile",
-	"github.com/spf13/cobra":      "cli",
-	"charm.land/lipgloss/":        "cli",
-	"golang.org/x/term":           "cli",
-	"github.com/HdrHistogram/":    "meter",
-	"github.com/tetratelabs/":     "driver/wasm",
+	"go.etcd.io/etcd/":                       "control/etcd",
+	"go.etcd.io/bbolt":                       "store",
+	"gonum.org/":                             "lab/law",
+	"github.com/compose-spec/":               "system/sysfile",
+	"go.yaml.in/yaml/":                       "system/sysfile",
+	"github.com/santhosh-tekuri/":            "system/sysfile",
+	"github.com/spf13/cobra":                 "cli",
+	"charm.land/lipgloss/":                   "cli",
+	"golang.org/x/term":                      "cli",
+	"github.com/HdrHistogram/":               "meter",
+	"github.com/tetratelabs/":                "driver/wasm",
+	"github.com/google/go-containerregistry": "driver/container",
+	"github.com/opencontainers/":             "driver/container",
 }
 
 // pure packages decide: they read no clock, open nothing and start nothing.
