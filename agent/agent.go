@@ -332,10 +332,16 @@ func (p *furnisher) Start(ctx context.Context, spec driver.Spec) (driver.Instanc
 	a.mu.Lock()
 	plan := a.plan
 	a.mu.Unlock()
-	spec.Env = Environ(plan, &p.in.assignment, p.in.service, Place{
+	at := Place{
 		Node: a.opts.Node, Site: a.opts.Site, Host: a.opts.Host, PortBase: a.opts.PortBase, Base: a.opts.BaseEnv,
 		Dir: made.dir, Data: made.data, Temp: made.temp, Bundle: p.bundle, Mounts: made.env,
-	})
+	}
+	if p.in.service.Software.Kind == system.Image {
+		at.contain(made)
+		spec.Mounts = made.mounts
+		spec.Ways = Ways(plan, &p.in.assignment, p.in.service, at, a.opts.Host)
+	}
+	spec.Env = Environ(plan, &p.in.assignment, p.in.service, at)
 	return p.Prepared.Start(ctx, spec)
 }
 

@@ -22,6 +22,7 @@ type Place struct {
 	Temp     string   // TMPDIR
 	Bundle   string   // read-only bundle; empty: none
 	Mounts   []string // SERVENT_VOLUME_…, SERVENT_CONFIG_…, SERVENT_SECRET_…
+	Inside   bool     // of a container: it reaches other services by their names
 }
 
 // Environ is the whole environment of one instance, as NAME=value. Later layers win over earlier ones:
@@ -47,13 +48,21 @@ func Environ(plan *system.Plan, as *system.Assignment, service *system.Service, 
 			continue
 		}
 		name := d.Service.EnvName()
-		e.set(name+"_URL", at.url(&other.Service, d.Offset))
-		e.set(name+"_HOST", at.Host)
+		door := at
+		if at.Inside {
+			door.Host = string(d.Service)
+		}
+		e.set(name+"_URL", door.url(&other.Service, d.Offset))
+		e.set(name+"_HOST", door.Host)
 		e.set(name+"_PORT", strconv.Itoa(at.PortBase+d.Offset))
 	}
-	e.set("HOST", at.Host)
-	for _, name := range []string{"TMPDIR", "TMP", "TEMP"} { // POSIX, and what Windows programs ask for
-		e.set(name, at.Temp)
+	if at.Inside {
+		e.set("HOST", "0.0.0.0")
+	} else {
+		e.set("HOST", at.Host)
+		for _, name := range []string{"TMPDIR", "TMP", "TEMP"} { // POSIX, and what Windows programs ask for
+			e.set(name, at.Temp)
+		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(service.Environment)) {
 		e.set(k, service.Environment[k])

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"servent/blob"
+	"servent/driver"
 	"servent/system"
 )
 
@@ -44,6 +45,8 @@ const (
 type furnished struct {
 	dir, data, temp string
 	env             []string
+	inside          []string       // env as an instance in a container has it
+	mounts          []driver.Mount // for one
 }
 
 func (f *folder) dir() string {
@@ -83,19 +86,32 @@ func (f *folder) furnish(ctx context.Context, fresh bool) (furnished, error) {
 			return furnished{}, err
 		}
 		out.env = append(out.env, env)
+		out.mount(f.service.Volumes[i].Type, env, f.service.Volumes[i].Target, f.service.Volumes[i].ReadOnly)
 	}
 	// After the volumes: where one is called as the data folder is, it is the data folder.
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return furnished{}, fmt.Errorf("make data folder: %w", err)
 	}
+	out.mounts = append(out.mounts, driver.Mount{Kind: "data", Source: data, Target: dataDir})
 	for i := range f.service.Files {
 		env, err := f.mount(ctx, dir, &f.service.Files[i])
 		if err != nil {
 			return furnished{}, err
 		}
 		out.env = append(out.env, env)
+		out.mount("file", env, path.Join("/", f.service.Files[i].Target), true)
 	}
 	return out, nil
+}
+
+// mount notes where an instance in a container finds what the variable says.
+func (out *furnished) mount(kind, env, target string, readOnly bool) {
+	name, source, _ := strings.Cut(env, "=")
+	if kind == "" {
+		kind = "volume"
+	}
+	out.inside = append(out.inside, name+"="+target)
+	out.mounts = append(out.mounts, driver.Mount{Kind: kind, Source: source, Target: target, ReadOnly: readOnly})
 }
 
 // data is the data folder. It checks all names that come from the plan: none may lead out.
@@ -258,7 +274,11 @@ func (f *folder) write(ctx context.Context, at string, m *system.MountedFile) (e
 	if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), os.RemoveAll(at)); err != nil {
 		return err
 	}
-	w, err := os.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
+	mode := fs.FileMode(0o400)
+	if f.service.Software.Kind == system.Image { // whoever runs in there; on the node, the folder keeps others out
+		mode = 0o444
+	}
+	w, err := os.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}

@@ -80,15 +80,15 @@ type Spec struct {
 	Dir      string // private writable folder: working folder; TMPDIR and SERVENT_DATA lie below
 	Limits   system.Limits
 	Stop     system.Stop
-	Mounts   []Mount // what an instance that sees its own files alone finds among them
-	Ways     []Way   // what one with a network of its own reaches
+	Mounts   []Mount   // what an instance that sees its own files alone finds among them
+	Ways     []Way     // what one with a network of its own reaches
 	Stdout   io.Writer // nil discards
 	Stderr   io.Writer
 }
 
 // Mount is a file or folder of the node that an instance finds at Target.
 type Mount struct {
-	Kind     string // volume, bind, tmpfs, file
+	Kind     string // volume, bind, tmpfs, file; data, which is the instance's own
 	Source   string // on the node; empty for tmpfs
 	Target   string // absolute
 	ReadOnly bool

@@ -70,13 +70,13 @@ func newCheck(h *system.Health, inst Instance) check {
 	case h.HTTP != "" && end.Handler != nil:
 		return func(ctx context.Context) error { return askHandler(ctx, end.Handler, h.HTTP) }
 	case h.HTTP != "":
-		return func(ctx context.Context) error { return askHTTP(ctx, end.Address, h.HTTP) }
+		return func(ctx context.Context) error { return askHTTP(ctx, end, h.HTTP) }
 	case knows && !h.TCP:
 		return checker.Check
 	case end.Handler != nil:
 		return nil // it is there as long as we are
 	default:
-		return func(ctx context.Context) error { return askTCP(ctx, end.Address) }
+		return func(ctx context.Context) error { return askTCP(ctx, end) }
 	}
 }
 
@@ -124,9 +124,8 @@ func probe(ctx context.Context, ask check, every pace, results chan<- error) {
 	}
 }
 
-func askTCP(ctx context.Context, address string) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", address)
+func askTCP(ctx context.Context, end Endpoint) error {
+	conn, err := end.Connect(ctx)
 	if err != nil {
 		return steady(err)
 	}
@@ -145,12 +144,22 @@ func steady(err error) error {
 // asker opens a connection a question, so that an instance that accepts no more is found out, and
 // follows no redirect: a 3xx is an answer.
 var asker = &http.Client{
-	Transport:     &http.Transport{DisableKeepAlives: true, Proxy: nil},
+	Transport:     &http.Transport{DisableKeepAlives: true, Proxy: nil, DialContext: dialEndpoint},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-func askHTTP(ctx context.Context, address, path string) error {
-	req, err := newProbe(ctx, "http://"+address, path)
+// asked is the key of the endpoint among the values of a question's context.
+type asked struct{}
+
+func dialEndpoint(ctx context.Context, _, address string) (net.Conn, error) {
+	if end, ok := ctx.Value(asked{}).(Endpoint); ok {
+		return end.Connect(ctx)
+	}
+	return Endpoint{Address: address}.Connect(ctx)
+}
+
+func askHTTP(ctx context.Context, end Endpoint, path string) error {
+	req, err := newProbe(context.WithValue(ctx, asked{}, end), "http://"+end.Address, path)
 	if err != nil {
 		return err
 	}

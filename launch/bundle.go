@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"servent/blob"
+	"servent/driver/container"
 	"servent/system"
 )
 
@@ -78,7 +79,47 @@ func bundle(ctx context.Context, s *system.Service, store *blob.Store, told func
 			return fmt.Errorf("%s: files: want a folder, %s is a file", s.Pos, root)
 		}
 		return pack(sw, store, root, []string{"."})
+	case system.Image:
+		return image(ctx, s, store, told)
 	}
+	return nil
+}
+
+// image packs one that lies on disk, and asks where one comes from which bytes it is now, so that all nodes run
+// the same ones.
+func image(ctx context.Context, s *system.Service, store *blob.Store, told func(Step)) error {
+	sw := &s.Software
+	path, local := container.Local(sw.From)
+	if local {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(sw.Dir, path)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("%s: image: %w", s.Pos, err)
+		}
+		root, what := path, "."
+		if !info.IsDir() {
+			root, what = filepath.Dir(path), filepath.Base(path)
+		}
+		if err := pack(sw, store, root, []string{what}); err != nil {
+			return err
+		}
+	}
+	step := Step{Service: s.Name, Text: "find image " + sw.From}
+	told(step)
+	began, bundle := time.Now(), ""
+	if local {
+		var err error
+		if bundle, err = store.Bundle(sw.Digest); err != nil {
+			return err
+		}
+	}
+	if err := container.Resolve(ctx, sw, store.Dir, bundle); err != nil {
+		return fmt.Errorf("%s: %w", s.Pos, err)
+	}
+	step.Done, step.Took = true, time.Since(began)
+	told(step)
 	return nil
 }
 

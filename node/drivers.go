@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 
 	"servent/driver"
+	"servent/driver/container"
 	"servent/driver/inside"
 	"servent/driver/process"
 	"servent/driver/wasm"
@@ -17,11 +18,13 @@ func (n *Node) drivers() map[system.SoftwareKind]driver.Driver {
 		system.Files:   inside.Files(),
 		system.Origin:  inside.Origin(),
 		system.Wasm:    wasm.New(wasm.Options{Cache: filepath.Join(n.boot.Blobs, "compiled")}),
+		system.Image:   n.container,
 		system.Builtin: inside.Builtin(map[string]inside.Open{"kv": n.stores.start}),
 	}
 }
 
 // Doctored lists the engines to be probed on a machine that runs no node.
 func Doctored() []driver.Driver {
-	return []driver.Driver{process.New(process.Options{}), inside.Files(), inside.Origin(), wasm.New(wasm.Options{}), inside.Builtin(nil)}
+	return []driver.Driver{process.New(process.Options{}), inside.Files(), inside.Origin(), wasm.New(wasm.Options{}),
+		container.New(container.Options{}), inside.Builtin(nil)}
 }

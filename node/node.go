@@ -17,6 +17,7 @@ import (
 	"servent/blob"
 	"servent/conductor"
 	"servent/control"
+	"servent/driver/container"
 	"servent/driver/process"
 	"servent/identity"
 	"servent/link"
@@ -52,15 +53,17 @@ type Node struct {
 	http2   *link.Transport // to servers
 	process *process.Driver
 	agent   *agent.Agent
-	l7      *l7.Switch
-	l4      *l4.Switch
-	meter   *meter.Book
-	place   *link.Station
-	doors   doors
-	rings   *rings
-	stores  *stores
-	cluster control.Cluster // set by openControl
-	started time.Time
+
+	container *container.Driver
+	l7        *l7.Switch
+	l4        *l4.Switch
+	meter     *meter.Book
+	place     *link.Station
+	doors     doors
+	rings     *rings
+	stores    *stores
+	cluster   control.Cluster // set by openControl
+	started   time.Time
 
 	table atomic.Pointer[route.Table]
 	news  news // of table
@@ -79,7 +82,9 @@ func Run(ctx context.Context, boot Boot, words <-chan Word, o Options) error {
 		return fmt.Errorf("open the link: %w", err)
 	}
 	left, err := n.process.Sweep(ctx)
-	if err != nil {
+	contained, err2 := n.container.Sweep(ctx)
+	left = append(left, contained...)
+	if err := errors.Join(err, err2); err != nil {
 		ln.Close()
 		return fmt.Errorf("end what an earlier life left running: %w", err)
 	}
@@ -87,6 +92,7 @@ func Run(ctx context.Context, boot Boot, words <-chan Word, o Options) error {
 		n.log.Warn("ended what an earlier life left running", "instances", left)
 	}
 	defer n.process.Close()
+	defer n.container.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	n.suffer(boot.Faults)
@@ -136,6 +142,7 @@ func build(boot Boot, o Options) (*Node, error) {
 		return nil, err
 	}
 	n.process = process.New(process.Options{StateDir: boot.Dir, Self: exe, Log: n.log})
+	n.container = container.New(container.Options{Blobs: boot.Blobs, StateDir: boot.Dir, Log: n.log})
 	n.stores = &stores{node: n, open: map[system.InstanceID]http.Handler{}}
 	blobs := &blob.Store{Dir: boot.Blobs}
 	n.agent = agent.New(agent.Options{

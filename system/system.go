@@ -123,9 +123,9 @@ type Software struct {
 
 // Container are the words of Compose that change how an image runs. Zero values leave it to the image.
 type Container struct {
-	Entrypoint []string `json:"entrypoint,omitempty"` // an empty one that is not nil takes the image's away
-	Command    []string `json:"command,omitempty"`    // the same
-	User       string   `json:"user,omitempty"`       // NAME or NUMBER, :GROUP after it
+	Entrypoint []string `json:"entrypoint"`     // an empty one that is not nil takes the image's away
+	Command    []string `json:"command"`        // the same
+	User       string   `json:"user,omitempty"` // NAME or NUMBER, :GROUP after it
 	WorkingDir string   `json:"working_dir,omitempty"`
 	Hostname   string   `json:"hostname,omitempty"`
 	ReadOnly   bool     `json:"read_only,omitempty"` // the root file system

@@ -71,7 +71,7 @@ func (p *prepared) fill(volume, target string) error {
 	defer root.Close()
 	dir, err := within(root, target[1:], func(string) error { return fs.ErrNotExist })
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return os.Chmod(volume, 0o755)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", driver.ErrArtifact, err)

@@ -28,8 +28,6 @@ var (
 const (
 	defaultPort = 8080 // of a program whose image and file name none: it is told by PORT
 	defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	// DataDir is where an instance finds its data folder.
-	DataDir = "/servent/data"
 )
 
 // port is where the program listens: what the file says, its PORT, what the image says, or 8080.
@@ -69,7 +67,7 @@ func (p *prepared) spec(id, dir string, s driver.Spec, ways []string) (*specs.Sp
 	if host == "" {
 		host = strings.ReplaceAll(string(s.Instance), "/", "-")
 	}
-	mounts, err := p.mounts(dir, s, tmpfs)
+	mounts, err := p.mounts(s, tmpfs, who.User)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +158,7 @@ func bind(from, to string, readOnly bool) specs.Mount {
 	return m
 }
 
-func (p *prepared) mounts(dir string, s driver.Spec, tmpfs []string) ([]specs.Mount, error) {
+func (p *prepared) mounts(s driver.Spec, tmpfs []string, who specs.User) ([]specs.Mount, error) {
 	ms := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
@@ -189,10 +187,14 @@ func (p *prepared) mounts(dir string, s driver.Spec, tmpfs []string) ([]specs.Mo
 		if err != nil {
 			return nil, err
 		}
-		if one.Kind == "volume" {
-			if err := p.fill(from, one.Target); err != nil {
-				return nil, fmt.Errorf("volume %s: %w", one.Target, err)
-			}
+		switch one.Kind {
+		case "volume":
+			err = p.fill(from, one.Target)
+		case "data":
+			err = os.Lchown(from, int(who.UID), int(who.GID))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", one.Target, err)
 		}
 		ms = append(ms, bind(from, one.Target, one.ReadOnly))
 	}

@@ -79,8 +79,9 @@ func (s *Switch) here(ctx context.Context, id system.InstanceID) (net.Conn, erro
 	case ep.Address == "":
 		return nil, errors.New("it answers HTTP inside the node: its service must be switched by request")
 	}
-	dialer := net.Dialer{Timeout: 2 * time.Second}
-	return dialer.DialContext(ctx, "tcp", ep.Address)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return ep.Connect(ctx)
 }
 
 // there opens a tunnel to an instance of another node. unreachable says that the node was not reached.

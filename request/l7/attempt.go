@@ -83,6 +83,9 @@ func (x *exchange) here(ctx context.Context, in route.Instance) (verdict, error)
 	if ep.Handler != nil {
 		return x.call(ctx, ep.Handler, in, ended)
 	}
+	if ep.Dial != nil {
+		ctx = context.WithValue(ctx, endpoint{}, ep)
+	}
 	v, _, err := x.send(ctx, s.local, ep, in, ended)
 	return v, err
 }

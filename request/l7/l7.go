@@ -80,7 +80,7 @@ func New(o Options) *Switch {
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
 	return &Switch{o: o, local: &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+		DialContext:            dial,
 		Protocols:              http1,
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    1024,
@@ -88,6 +88,20 @@ func New(o Options) *Switch {
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
 	}}
+}
+
+// endpoint is the key of what a request is sent to among the values of its context, for dial.
+type endpoint struct{}
+
+// dial opens a connection to an instance of this node.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if ep, ok := ctx.Value(endpoint{}).(driver.Endpoint); ok && ep.Address == address {
+		return ep.Connect(ctx)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, network, address)
 }
 
 // Close closes idle connections to instances. It is called when no handler is in use any more.

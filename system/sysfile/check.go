@@ -14,7 +14,7 @@ import (
 )
 
 // built says which software runs today.
-var built = []system.SoftwareKind{system.Process, system.Files, system.Origin, system.Wasm, system.Builtin}
+var built = []system.SoftwareKind{system.Process, system.Files, system.Origin, system.Wasm, system.Image, system.Builtin}
 
 // kv is the built-in that runs today; kvKey is where its keys stand.
 const (
@@ -84,7 +84,7 @@ func (c checker) software() {
 			c.unbuilt(at, "%q is not built yet; this is: %s", c.s.Software.From, kv)
 		}
 	case k == "" || slices.Contains(built, k):
-	case k == system.Image || k == system.Build:
+	case k == system.Build:
 		c.unbuilt(c.at.key(string(k)), "%s; runs today: %s", schema.Treatments()["services.*."+string(k)].Refused, words(built))
 	default:
 		c.unbuilt(c.x(string(k)), "%q is not built yet; runs today: %s", k, words(built))

@@ -311,7 +311,12 @@ func TestDocs(t *testing.T) {
 		"service": reference(t, "servent_service", samples, false),
 		"system":  reference(t, "servent_system", topSamples, true),
 		"does":    treated("What Servent does", func(t schema.Treatment) string { return t.Does }),
-		"noted":   treated("Why it is not acted on", func(t schema.Treatment) string { return t.Note }),
+		"noted":   treated("Why it is not acted on", func(t schema.Treatment) string {
+			if t.Image != "" {
+				return t.Note + "; of an image: " + t.Image
+			}
+			return t.Note
+		}),
 		"refused": treated("Why", func(t schema.Treatment) string { return t.Refused }),
 	} {
 		before, rest, ok := strings.Cut(got, "<!-- "+name+" -->\n")

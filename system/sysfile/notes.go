@@ -1,6 +1,9 @@
 package sysfile
 
 import (
+	"slices"
+	"strings"
+
 	"go.yaml.in/yaml/v4"
 
 	"servent/architecture"
@@ -17,8 +20,8 @@ func (f *file) notes(s *system.System) {
 	for i := range s.Services {
 		one := &s.Services[i]
 		at := path{"services", string(one.Name)}
-		if one.Software.Kind == system.Image || one.Software.Kind == system.Build {
-			continue // all of it is for the containers to come
+		if one.Software.Kind == system.Build {
+			continue // all of it is for what is not built
 		}
 		found, _ := spots(f.main, at)
 		for _, sp := range found {
@@ -60,11 +63,40 @@ func (f *file) noteKeys(src *source, n *yaml.Node, at path, above string, depth 
 		switch {
 		case won[len(won)-1].val.Tag == "!reset", as == "services", as == "services.*.deploy.mode" && v.Value == "replicated":
 		case t.Note != "":
-			f.found.note(src.pos(k), here, "not acted on: %s", t.Note)
+			if why := f.why(here, t); why != "" {
+				f.found.note(src.pos(k), here, "not acted on: %s", why)
+			}
 		case known && t.Refused == "":
 			f.noteKeys(src, v, here, as, depth+1)
 		}
 	}
+}
+
+// why says why a key is not acted on where it stands; empty: it is. What a process has no use for may be
+// right for a container.
+func (f *file) why(at path, t schema.Treatment) string {
+	if len(at) < 3 || at[0] != "services" || !f.contains(at[1]) {
+		return t.Note
+	}
+	for _, about := range []string{"it is for containers", "there is no container", "a process ", "only the user "} {
+		if t.Image == "" && strings.HasPrefix(t.Note, about) {
+			return "not built for containers yet"
+		}
+	}
+	if t.Image != "" {
+		return ""
+	}
+	return t.Note
+}
+
+// contains says that a service is a container image.
+func (f *file) contains(service string) bool {
+	s := f.project.Services[service]
+	if s.Image == "" || s.Build != nil {
+		return false
+	}
+	x := value{f, path{"services", service, "x-servent"}, s.Extensions["x-servent"]}
+	return !slices.ContainsFunc(kinds, func(kind string) bool { return x.key(kind).given() })
 }
 
 // noteVolumes names the volumes that are not kept, and those that a program may write all the same.
@@ -72,6 +104,7 @@ func (f *file) noteVolumes(service system.ServiceName) {
 	for i, v := range f.project.Services[string(service)].Volumes {
 		at := path{"services", string(service), "volumes"}.item(i)
 		switch {
+		case f.contains(string(service)) && (v.Type == "tmpfs" || v.Type == "volume" || v.Type == "bind"):
 		case v.Type != "volume" && v.Type != "bind":
 			f.found.note(f.pos(at), at, "not acted on: a volume of type %s", v.Type)
 		case v.ReadOnly && !f.exact(at.key("read_only")):

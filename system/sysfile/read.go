@@ -193,10 +193,48 @@ func (f *file) software(c types.ServiceConfig, x value) system.Software {
 		s.From, s.Run, s.Build, s.Include = "", command(v.key("run")), command(v.key("build")), v.key("include").texts()
 	case s.Kind == system.Process:
 		s.From, s.Run = "", command(v)
+	case s.Kind == system.Image:
+		s.Container = contained(c)
 	case s.Kind == system.Wasm && long:
 		s.From, s.Build = v.key("module").text(), command(v.key("build"))
 	}
 	return s
+}
+
+// contained is what the file says of how an image runs.
+func contained(c types.ServiceConfig) *system.Container {
+	out := &system.Container{Entrypoint: c.Entrypoint, Command: c.Command, User: c.User, WorkingDir: c.WorkingDir,
+		Hostname: c.Hostname, ReadOnly: c.ReadOnly, Tmpfs: slices.Clone([]string(c.Tmpfs))}
+	for _, v := range c.Volumes {
+		if v.Type == types.VolumeTypeTmpfs {
+			one := v.Target
+			if t := v.Tmpfs; t != nil && t.Size > 0 {
+				one += ":size=" + strconv.FormatInt(int64(t.Size), 10)
+			}
+			out.Tmpfs = append(out.Tmpfs, one)
+		}
+	}
+	add := func(port string) {
+		first, _, _ := strings.Cut(port, "-") // the first of a range
+		n, err := notation.Target(first)
+		if err == nil && !slices.Contains(out.Ports, n) {
+			out.Ports = append(out.Ports, n)
+		}
+	}
+	for _, p := range c.Ports {
+		if p.Protocol != "udp" {
+			add(strconv.FormatUint(uint64(p.Target), 10))
+		}
+	}
+	for _, e := range c.Expose {
+		if port, proto, _ := strings.Cut(e, "/"); proto != "udp" {
+			add(port)
+		}
+	}
+	if port := c.Environment["PORT"]; port != nil && len(out.Ports) == 0 {
+		add(*port)
+	}
+	return out
 }
 
 // kinds are the keys of x-servent that name software.

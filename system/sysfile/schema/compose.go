@@ -16,6 +16,7 @@ var theirs []byte
 type Treatment struct {
 	Does    string // acted on: what it says
 	Note    string // accepted and not acted on: why
+	Image   string // with a note: acted on where the service is an image: what it says
 	Refused string // why
 	// What Compose's own schema leaves open:
 	Format   string   // of the value

@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"net"
+	"slices"
+	"strconv"
+
+	"servent/driver"
+	"servent/system"
+)
+
+// What an instance in a container calls what is around it.
+const (
+	nodeName = "node.internal" // the node, for doors that lead to one instance
+	dataDir  = "/servent/data"
+)
+
+// contain makes a place that of an instance in a container: nothing of the machine's environment, and paths as
+// the instance sees them.
+func (at *Place) contain(made furnished) {
+	at.Inside, at.Base, at.Host = true, nil, nodeName
+	at.Dir, at.Data, at.Temp, at.Bundle = "/", dataDir, "/tmp", ""
+	at.Mounts = made.inside
+}
+
+// Ways are the doors of this node that an instance in a container is given: every service by its name, at its
+// own ports and at its door's, and the doors to its peers. host is where they are on the node.
+func Ways(plan *system.Plan, as *system.Assignment, service *system.Service, at Place, host string) []driver.Way {
+	var all []driver.Way
+	add := func(name string, port, offset int) {
+		all = append(all, driver.Way{Name: name, Port: port, To: net.JoinHostPort(host, strconv.Itoa(at.PortBase+offset))})
+	}
+	for _, d := range plan.Doors {
+		other := plan.Deployment(d.Service)
+		if other == nil {
+			continue
+		}
+		for _, port := range append(portsOf(&other.Service), at.PortBase+d.Offset) {
+			add(string(d.Service), port, d.Offset)
+		}
+	}
+	offsets := []int{as.Port, as.Port + 1}
+	if d := plan.Deployment(service.Name); d != nil {
+		for _, a := range d.Assignments {
+			offsets = append(offsets, a.Port)
+		}
+	}
+	slices.Sort(offsets)
+	for _, offset := range slices.Compact(offsets) {
+		add(nodeName, at.PortBase+offset, offset)
+	}
+	return all
+}
+
+// portsOf are the ports by which others know a service: those it names, and what its protocol has.
+func portsOf(s *system.Service) []int {
+	var ports []int
+	if c := s.Software.Container; c != nil {
+		ports = append(ports, c.Ports...)
+	}
+	for _, p := range s.Ports {
+		ports = append(ports, p.Target)
+	}
+	if s.Switch.By == system.ByRequest {
+		ports = append(ports, 80)
+	}
+	slices.Sort(ports)
+	ports = slices.Compact(ports)
+	return slices.DeleteFunc(ports, func(p int) bool { return p < 1 || p > 65535 })
+}
