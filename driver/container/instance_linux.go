@@ -59,7 +59,7 @@ func (p *prepared) Start(ctx context.Context, s driver.Spec) (driver.Instance, e
 	return i, nil
 }
 
-func (p *prepared) start(ctx context.Context, s driver.Spec) (i *instance, err error) {
+func (p *prepared) start(ctx context.Context, s driver.Spec) (started *instance, err error) {
 	dir, err := filepath.Abs(filepath.Join(s.Dir, ".container"))
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (p *prepared) start(ctx context.Context, s driver.Spec) (i *instance, err e
 		return nil, fmt.Errorf("make the container's folder: %w", err)
 	}
 	name := strings.ReplaceAll(string(s.Instance), "/", "-")
-	i = &instance{d: p.d, p: p, spec: s, id: name + "-" + strings.ToLower(rand.Text()[:12]), dir: dir,
+	i := &instance{d: p.d, p: p, spec: s, id: name + "-" + strings.ToLower(rand.Text()[:12]), dir: dir,
 		exit: make(chan driver.Exit, 1), over: make(chan struct{})}
 	defer func() {
 		if err != nil {
