@@ -128,7 +128,7 @@ func (e *env) planCmd() *cobra.Command {
 			if client, running := e.folder().Answers(cmd.Context()); running {
 				lines, err = client.Plan(cmd.Context(), res.System)
 			} else {
-				lines = placement.Diff(nil, placement.Next(placement.Input{System: res.System, Nodes: launch.Preview(res.System)}).Plan)
+				lines = placement.Diff(nil, placement.Next(placement.Input{System: res.System, Nodes: launch.Preview(cmd.Context(), res.System)}).Plan)
 			}
 			if err != nil {
 				return err

@@ -158,10 +158,13 @@ func engine(d driver.Driver, caps driver.Caps) []admin.Check {
 }
 
 // Preview is what the nodes of a system will say of themselves when it starts here.
-func Preview(sys *system.System) []system.Seen {
+func Preview(ctx context.Context, sys *system.System) []system.Seen {
 	drivers := map[string]string{}
 	for _, d := range node.Doctored() {
 		drivers[d.Name()] = ""
+		if caps := d.Probe(ctx); !caps.OK {
+			drivers[d.Name()] = caps.Reason
+		}
 	}
 	var out []system.Seen
 	for _, n := range nodesOf(sys) {

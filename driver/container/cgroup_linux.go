@@ -33,8 +33,9 @@ func controlled(controller string) bool {
 
 // swaps says that swap can be limited.
 func swaps() bool {
-	if unified() {
-		return false // the kernel may lack it, and says so in no file of the root
+	if unified() { // the root has no such file, each cgroup below has it, where the kernel counts swap
+		have, _ := filepath.Glob(filepath.Join(cgroups, "*", "memory.swap.max"))
+		return len(have) > 0
 	}
 	_, err := os.Stat(filepath.Join(cgroups, "memory", "memory.memsw.limit_in_bytes"))
 	return err == nil

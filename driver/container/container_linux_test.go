@@ -306,3 +306,19 @@ func TestSweep(t *testing.T) {
 		t.Errorf("a second Sweep() = %v, %v", swept, err)
 	}
 }
+
+// What is missing is said in words.
+func TestProbe(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	if caps := New(Options{}).Probe(t.Context()); caps.OK || !strings.Contains(caps.Reason, "runc is not installed") {
+		t.Errorf("without runc: %+v", caps)
+	}
+	old := "#!/bin/sh\necho runc version 1.0.3\n"
+	if err := os.WriteFile(filepath.Join(dir, "runc"), []byte(old), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if caps := New(Options{}).Probe(t.Context()); caps.OK || !strings.Contains(caps.Reason, "too old") {
+		t.Errorf("with an old runc: %+v", caps)
+	}
+}
