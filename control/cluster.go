@@ -42,7 +42,17 @@ type View struct {
 	Seen    []system.Seen  // sorted by node
 	Holders []system.Holder
 	Events  []system.Event // oldest first
+
+	// At are the revisions of the last change of each report and each service's plan, by key. What was deleted
+	// has none.
+	At map[string]Rev
+	// Reads counts how often all was read anew, since the follower began: between the last view before such a
+	// reading and the first one after it, others may have stood that nobody has shown.
+	Reads int
 }
+
+// As is the condition that a report, or a service's plan, stands as it does in the view; also that it does not exist.
+func (v *View) As(key string) Cond { return Cond{Key: key, Modified: v.At[key]} }
 
 // Node returns what is seen of a node, or nil.
 func (v *View) Node(id system.NodeID) *system.Seen {
@@ -83,8 +93,8 @@ func (c Cluster) Read(ctx context.Context) (*View, error) {
 func (c Cluster) Follow(ctx context.Context, trouble func(error), each func(*View) error) error {
 	const first, longest = 50 * time.Millisecond, time.Second
 	wait, told := first, false
-	for {
-		var f folder
+	for reads := 1; ; reads++ {
+		f := folder{reads: reads}
 		var failed error // of each: no outage
 		show := func() error {
 			v, err := f.view()
@@ -219,7 +229,7 @@ func (c Cluster) WritePlan(ctx context.Context, f Fence, stood *View, next *syst
 				continue
 			}
 		}
-		plan.put(planService+string(d.Service.Name), d, nil)
+		plan.put(PlanKey(d.Service.Name), d, nil)
 	}
 	if old != nil {
 		for _, d := range old.Services {
@@ -314,6 +324,9 @@ func (c Cluster) Forget(ctx context.Context, id system.InstanceID) error {
 // SeenKey is the key of a node's report; a store's server lets the node write no other.
 func SeenKey(node system.NodeID) string { return PrefixSeen + string(node) }
 
+// PlanKey is the key of a service's part of the plan.
+func PlanKey(service system.ServiceName) string { return planService + string(service) }
+
 // put adds a value to a transaction unless it stands so in old.
 func (t *Txn) put(key string, v any, old []KV) {
 	b := encode(v)
@@ -346,7 +359,9 @@ type folder struct {
 	seen    map[string]system.Seen
 	holders map[string]system.Holder
 	events  map[string]system.Event
-	planned Rev              // of the plan's last change
+	planned Rev            // of the plan's last change
+	at      map[string]Rev // see [View]
+	reads   int
 	bad     map[string]error // keys that cannot be read
 }
 
@@ -356,7 +371,7 @@ func (f *folder) list(ctx context.Context, s Store) error {
 	if err != nil {
 		return fmt.Errorf("read the cluster: %w", err)
 	}
-	*f = folder{want: map[system.ServiceName]system.Service{}, deploy: map[system.ServiceName]system.Deployment{},
+	*f = folder{reads: f.reads, at: map[string]Rev{}, want: map[system.ServiceName]system.Service{}, deploy: map[system.ServiceName]system.Deployment{},
 		bad: map[string]error{}, seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{}}
 	b := Batch{Rev: rev}
 	for _, kv := range kvs {
@@ -401,6 +416,12 @@ func (f *folder) change(c Change) bool {
 	} else {
 		return false
 	}
+	if strings.HasPrefix(key, planService) || strings.HasPrefix(key, PrefixSeen) {
+		f.at[key] = c.KV.Modified
+		if c.Deleted {
+			delete(f.at, key)
+		}
+	}
 	delete(f.bad, key)
 	if err != nil {
 		f.bad[key] = fmt.Errorf("control key %s: %w", key, err)
@@ -443,7 +464,7 @@ func (f *folder) view() (*View, error) {
 	if err := f.unreadable(); err != nil {
 		return nil, err
 	}
-	v := &View{Planned: f.planned, Rev: f.rev, Seen: ordered(f.seen), Holders: ordered(f.holders), Events: ordered(f.events)}
+	v := &View{Planned: f.planned, Rev: f.rev, At: maps.Clone(f.at), Reads: f.reads, Seen: ordered(f.seen), Holders: ordered(f.holders), Events: ordered(f.events)}
 	if len(f.wanted.System.Name) > 0 {
 		sys := f.wanted.System
 		for _, name := range f.wanted.Services {

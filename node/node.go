@@ -143,7 +143,7 @@ func build(boot Boot, o Options) (*Node, error) {
 	}
 	n.process = process.New(process.Options{StateDir: boot.Dir, Self: exe, Log: n.log})
 	n.container = container.New(container.Options{Blobs: boot.Blobs, StateDir: boot.Dir, Log: n.log})
-	n.stores = &stores{node: n, open: map[system.InstanceID]http.Handler{}}
+	n.stores = &stores{node: n, open: map[system.InstanceID]http.Handler{}, terms: map[system.InstanceID]*terms{}}
 	blobs := &blob.Store{Dir: boot.Blobs}
 	n.agent = agent.New(agent.Options{
 		Node: boot.ID, Site: boot.Site, Host: boot.Host, PortBase: boot.PortBase, Dir: boot.Dir,
@@ -255,6 +255,7 @@ func (n *Node) follow(ctx context.Context) error {
 		table := route.Build(v.Plan, v.Seen, n.boot.ID)
 		n.rings.attach(table)
 		n.table.Store(table)
+		n.stores.follow(v, table)
 		n.news.tell()
 		n.doors.set(ctx, v.Plan)
 		return nil

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"servent/control"
 	"servent/driver"
 	"servent/driver/inside"
 	"servent/identity"
@@ -26,8 +28,11 @@ const headerStore = "Servent-Store"
 type stores struct {
 	node *Node
 
-	mu   sync.Mutex // guards open
-	open map[system.InstanceID]http.Handler
+	mu    sync.Mutex // guards what follows
+	open  map[system.InstanceID]http.Handler
+	terms map[system.InstanceID]*terms
+	view  *control.View // the newest one, and its table; nil: there was none yet
+	table *route.Table
 }
 
 // start opens the database of an instance as its service's architecture wants it.
@@ -41,13 +46,18 @@ func (s *stores) start(spec driver.Spec, data string) (*inside.Program, error) {
 		return nil, err
 	}
 	o := store.Options{Name: string(spec.Instance), Read: store.Rule(svc.Read), Write: store.Rule(svc.Write), Log: s.node.log.With("instance", spec.Instance)}
+	var lease *terms
 	switch {
 	case svc.Architecture == system.Ring:
 		o.Cluster, o.OneCopy = &fellows{stores: s, service: name, self: spec.Instance, ring: true}, true
 		o.NoCAS = "while a ring mends itself two nodes may take themselves for a key's owner; single has compare-and-set"
 	case svc.Architecture == system.Partitioned:
 		o.Cluster, o.OneCopy = &fellows{stores: s, service: name, self: spec.Instance}, svc.Copies <= 1
-		o.NoCAS = "while keys change their owner two instances may take themselves for it, and the lease that decides is not built yet; single has compare-and-set"
+		o.NoCAS = "while keys change their owner two instances may take themselves for it; with cas: true in the file one orders all requests of a key"
+		if svc.CAS {
+			lease = newTerms(s.node.cluster, name, spec.Instance, s.node.boot.ID, s.node.started, leaseFor)
+			o.Lease, o.NoCAS = lease, ""
+		}
 	case svc.Architecture != system.Single:
 		o.NoCAS = fmt.Sprintf("each instance of a %s service is a store of its own; single has compare-and-set", svc.Architecture)
 	case !svc.Tied():
@@ -59,13 +69,37 @@ func (s *stores) start(spec driver.Spec, data string) (*inside.Program, error) {
 	}
 	s.mu.Lock()
 	s.open[spec.Instance] = db.Peer()
+	run := db.Run
+	if lease != nil {
+		s.terms[spec.Instance] = lease
+		if s.view != nil {
+			lease.follow(s.view, s.table)
+		}
+		run = func(ctx context.Context) error {
+			var asking sync.WaitGroup
+			defer asking.Wait()
+			asking.Go(func() { lease.run(ctx) })
+			return db.Run(ctx)
+		}
+	}
 	s.mu.Unlock()
-	return &inside.Program{Handler: db, Run: db.Run, Check: db.Check, Close: func() error {
+	return &inside.Program{Handler: db, Run: run, Check: db.Check, Close: func() error {
 		s.mu.Lock()
 		delete(s.open, spec.Instance)
+		delete(s.terms, spec.Instance)
 		s.mu.Unlock()
 		return db.Close()
 	}}, nil
+}
+
+// follow tells every view to those that order keys by it.
+func (s *stores) follow(v *control.View, table *route.Table) {
+	s.mu.Lock() // until all have heard: none may hear of an older view later
+	defer s.mu.Unlock()
+	s.view, s.table = v, table
+	for _, t := range s.terms {
+		t.follow(v, table)
+	}
 }
 
 // service is as the newest plan has it. What a store is opened with is part of its [system.Service.Spec], so that a change

@@ -18,12 +18,15 @@ type Partitioned struct {
 	// the first one that is Ready is.
 	Copies int
 	Ready  map[system.InstanceID]bool
+	// Ordered: the first owner that is Ready orders the requests of a key, so only that one may be asked.
+	Ordered bool
 
 	own []system.InstanceID // those of Parts.Instances that own a partition
 }
 
 // copied says who has copies of which keys, when the service keeps more than one.
 func (p *Partitioned) copied(d *system.Deployment, ready []Instance) {
+	p.Ordered = d.Service.CAS
 	if p.Copies = d.Service.Copies; p.Copies <= 1 {
 		return
 	}
@@ -44,19 +47,25 @@ func (p *Partitioned) Locate(ctx context.Context, key Key) (Location, error) {
 	if err := ctx.Err(); err != nil {
 		return Location{}, err
 	}
-	owner := p.Parts.Of(Partition(key))
+	owner := p.First(Partition(key))
 	if owner == "" {
 		return Location{}, ErrNoInstance
 	}
+	return Location{Node: p.Nodes[owner], Instance: owner, Epoch: p.Epoch}, nil
+}
+
+// First is the owner of a partition that is asked: the first one that is Ready, or the first one when none is. With
+// one copy it is the owner, ready or not.
+func (p *Partitioned) First(partition int) system.InstanceID {
+	owner := p.Parts.Of(partition)
 	if p.Copies > 1 && !p.Ready[owner] {
-		for _, other := range p.Owners(Partition(key)) {
+		for _, other := range p.Owners(partition) {
 			if p.Ready[other] {
-				owner = other
-				break
+				return other
 			}
 		}
 	}
-	return Location{Node: p.Nodes[owner], Instance: owner, Epoch: p.Epoch}, nil
+	return owner
 }
 
 // Owners are the instances that keep copies of a partition: its owner in the plan, and those that follow it in
@@ -88,12 +97,14 @@ func (p *Partitioned) Owners(partition int) []system.InstanceID {
 // Owns implements [Locator].
 func (p *Partitioned) Owns(key Key, id system.InstanceID, epoch uint64) error {
 	switch owner := p.Parts.Of(Partition(key)); {
-	case owner == id, p.Copies > 1 && slices.Contains(p.Owners(Partition(key)), id):
+	case p.Ordered && p.First(Partition(key)) == id, !p.Ordered && owner == id, !p.Ordered && p.Copies > 1 && slices.Contains(p.Owners(Partition(key)), id):
 		return nil
 	case p.Epoch < epoch:
 		return ErrBehind
 	case owner == "":
 		return ErrNoInstance
+	case p.Ordered:
+		return fmt.Errorf("%s orders the key", p.First(Partition(key)))
 	default:
 		return fmt.Errorf("%s owns the key", owner)
 	}

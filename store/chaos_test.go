@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -159,9 +160,10 @@ func newOffice(ttl time.Duration) *office {
 // tenant is one store's view of the office: it asks again when half of a lease's time is over.
 type tenant struct {
 	*office
-	name string
-	own  sync.Mutex // guards what follows
-	have map[int]grant
+	name   string
+	own    sync.Mutex // guards what follows
+	have   map[int]grant
+	owners func(int) []string
 }
 
 type grant struct {
@@ -169,23 +171,31 @@ type grant struct {
 	until time.Time
 }
 
-func (o *office) tenant(name string) Lease {
-	return &tenant{office: o, name: name, have: map[int]grant{}}
+func (o *office) tenant(f *fleet, name string) Lease {
+	return &tenant{office: o, name: name, have: map[int]grant{}, owners: node{f, name}.Owners}
 }
 
-func (t *tenant) Held(p int) (uint64, time.Time, error) {
+func (t *tenant) Held(_ context.Context, p int) (Term, error) {
 	t.own.Lock()
 	defer t.own.Unlock()
 	asked := time.Now()
 	if g := t.have[p]; asked.Before(g.until) {
-		return g.fence, g.until, nil
+		return Term{g.fence, g.until, t.owners(p)}, nil
 	}
 	fence, err := t.grant(p, t.name)
 	if err != nil {
-		return 0, asked, err
+		return Term{}, err
 	}
 	t.have[p] = grant{fence, asked.Add(t.ttl / 2)}
-	return fence, t.have[p].until, nil
+	return Term{fence, t.have[p].until, t.owners(p)}, nil
+}
+
+func (t *tenant) Refused(p int, fence uint64) {
+	t.own.Lock()
+	defer t.own.Unlock()
+	if t.have[p].fence == fence {
+		delete(t.have, p)
+	}
 }
 
 func (o *office) grant(p int, name string) (uint64, error) {
@@ -270,7 +280,7 @@ func compareAndSet(t *testing.T, copies int) {
 		f.owners = func(int) []string { return f.names[:1] } // one owner; whoever holds the lease orders
 	}
 	for _, name := range f.names {
-		f.start(name, leases.tenant(name))
+		f.start(name, leases.tenant(f, name))
 	}
 	f.waitSettled()
 	const clients = 5
@@ -317,7 +327,7 @@ func compareAndSet(t *testing.T, copies int) {
 				to := time.Since(begin).Nanoseconds()
 				out := kvOut{}
 				switch {
-				case status == 421 || status == 0 || status == 503 && (method == "GET" || strings.Contains(got, "answered the read")):
+				case status == 0 || status == 503 && (method == "GET" || strings.Contains(got, errNotMine.Error()) || strings.Contains(got, "answered the read")):
 					continue // certainly nothing was written
 				case status == 503:
 					out.unknown, to = true, math.MaxInt64
@@ -350,7 +360,7 @@ func compareAndSet(t *testing.T, copies int) {
 			}
 		})
 	}
-	f.trouble(rnd, chaosTime(), leases.tenant)
+	f.trouble(rnd, chaosTime(), func(name string) Lease { return leases.tenant(f, name) })
 	close(stop)
 	wg.Wait()
 	unknown := 0
@@ -388,7 +398,7 @@ func TestOrderedRefusals(t *testing.T) {
 	leases := newOffice(time.Hour)
 	f := newFleet(t, 3, 3, manual(Options{}))
 	for _, name := range f.names {
-		f.start(name, leases.tenant(name))
+		f.start(name, leases.tenant(f, name))
 	}
 	for _, name := range f.names {
 		f.repair(name)
@@ -397,8 +407,8 @@ func TestOrderedRefusals(t *testing.T) {
 		t.Fatalf("PUT by who may have the lease = %d", status)
 	}
 	for _, method := range []string{"PUT", "GET", "DELETE"} {
-		if status, said := f.client("store/2", method, "/kv/a", "two"); status != 421 || !strings.Contains(said, "store/1 holds the lease") {
-			t.Errorf("%s at another store = %d %s, want 421 and who orders", method, status, said)
+		if status, said := f.client("store/2", method, "/kv/a", "two"); status != 503 || !strings.Contains(said, "store/1 holds the lease") {
+			t.Errorf("%s at another store = %d %s, want 503 and who orders", method, status, said)
 		}
 	}
 	// The lease ends, as the office sees it, and store/2 gets it; store/1 knows nothing of it.
@@ -418,7 +428,7 @@ func TestOrderedRefusals(t *testing.T) {
 	f.settle()
 	for _, name := range f.names { // a promise outlives its store
 		f.kill(name)
-		f.start(name, leases.tenant(name))
+		f.start(name, leases.tenant(f, name))
 	}
 	if _, _, err := f.get("store/3").take("a", record{version: f.get("store/3").clock.next()}, 1); !errors.Is(err, errFenced) {
 		t.Errorf("a write under fence 1 after a new start = %v, want it refused", err)

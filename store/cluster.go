@@ -28,12 +28,24 @@ type Cluster interface {
 	RoundTrip(peer string, r *http.Request) (*http.Response, error)
 }
 
-// Lease says whether this store orders the writes of a partition now.
+// Lease says whether this store orders the requests of a partition now.
 type Lease interface {
-	// Held returns the lease's fence, greater than 0 and than that of every earlier holder, and until when this
-	// store may act on it: half of the lease's time, counted from before it was asked for. The error says who
-	// holds it instead.
-	Held(partition int) (fence uint64, until time.Time, err error)
+	// Held returns the term under which it does. It may wait for one that is to come; the error says who does
+	// instead, or what is in the way.
+	Held(ctx context.Context, partition int) (Term, error)
+	// Refused tells that an owner knows a later fence than one that Held gave, so that it gives no such again.
+	Refused(partition int, fence uint64)
+}
+
+// Term is a time in which one store orders the requests of a partition.
+type Term struct {
+	// Fence is greater than 0 and than that of every earlier holder; no other store has the same.
+	Fence uint64
+	// Until is when this store stops: half of the lease's time, counted from before it was asked for.
+	Until time.Time
+	// Owners are those among whom it orders. Under the same owners fences alone keep two holders apart; whoever begins
+	// under others begins after Until.
+	Owners []string
 }
 
 var (

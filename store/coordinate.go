@@ -12,7 +12,7 @@ import (
 var (
 	errPrecondition = errors.New("the key is not what the request expects it to be")
 	errNoCAS        = errors.New("no compare-and-set")
-	errNotMine      = errors.New("another store orders this key")
+	errNotMine      = errors.New("this store does not order the key now")
 	errLeaseOver    = errors.New("the lease ended meanwhile; whether it took place is not known")
 )
 
@@ -87,7 +87,7 @@ func (s *Store) putAlone(key string, r record, cond condition) (out outcome, err
 // quorum under its fence. The read makes a quorum refuse earlier holders; the term in the version makes the write
 // win over what they left behind. Requests on one key take turns, reads too: see the package's tests.
 func (s *Store) putOrdered(ctx context.Context, key string, r record, cond condition) (out outcome, err error) {
-	err = s.ordered(ctx, key, func(p int, term uint64, owners []string) error {
+	err = s.ordered(ctx, key, func(term uint64, owners []string) error {
 		old, err := s.gather(ctx, key, term, Quorum, owners)
 		if err != nil {
 			return err
@@ -115,25 +115,39 @@ func atLeastQuorum(r Rule) Rule {
 }
 
 // ordered does f in the key's turn while this store holds the partition's lease, before and after.
-func (s *Store) ordered(ctx context.Context, key string, f func(p int, term uint64, owners []string) error) error {
+func (s *Store) ordered(ctx context.Context, key string, f func(term uint64, owners []string) error) error {
+	p := s.o.Cluster.Partition(key)
+	if _, err := s.held(ctx, p); err != nil { // whoever waits for the lease does not wait in turn
+		return err
+	}
 	end, err := s.turns.take(ctx, key)
 	if err != nil {
 		return err
 	}
 	defer end()
-	p := s.o.Cluster.Partition(key)
-	term, until, err := s.o.Lease.Held(p)
+	term, err := s.held(ctx, p)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNotMine, err)
+		return err
 	}
-	if !s.o.Now().Before(until) {
-		return fmt.Errorf("%w: the lease has to be renewed", errNotMine)
+	err = f(term.Fence, term.Owners)
+	if errors.Is(err, errFenced) {
+		s.o.Lease.Refused(p, term.Fence)
 	}
-	err = f(p, term, s.o.Cluster.Owners(p))
-	if (err == nil || errors.Is(err, errPrecondition)) && !s.o.Now().Before(until) {
+	if (err == nil || errors.Is(err, errPrecondition)) && !s.o.Now().Before(term.Until) {
 		return errLeaseOver
 	}
 	return err
+}
+
+func (s *Store) held(ctx context.Context, p int) (Term, error) {
+	term, err := s.o.Lease.Held(ctx, p)
+	switch {
+	case err != nil:
+		return term, fmt.Errorf("%w: %w", errNotMine, err)
+	case !s.o.Now().Before(term.Until):
+		return term, fmt.Errorf("%w: the lease has to be renewed", errNotMine)
+	}
+	return term, nil
 }
 
 // look reads a key by the read rule. A Clock of 0 means that there is nothing.
@@ -142,7 +156,7 @@ func (s *Store) look(ctx context.Context, key string) (r record, err error) {
 		return s.disk.get(key)
 	}
 	if s.o.Lease != nil {
-		err = s.ordered(ctx, key, func(p int, term uint64, owners []string) error {
+		err = s.ordered(ctx, key, func(term uint64, owners []string) error {
 			r, err = s.gather(ctx, key, term, atLeastQuorum(s.o.Read), owners)
 			return err
 		})

@@ -111,9 +111,7 @@ func (s *Store) failWith(w http.ResponseWriter, err error) {
 		status = http.StatusNotImplemented
 	case full(err):
 		status, err = http.StatusInsufficientStorage, fmt.Errorf("there is no room for the write: %w", err)
-	case errors.Is(err, errNotMine):
-		status = http.StatusMisdirectedRequest
-	case errors.As(err, &few), errors.Is(err, errBusy), errors.Is(err, errFenced), errors.Is(err, errLeaseOver):
+	case errors.As(err, &few), errors.Is(err, errNotMine), errors.Is(err, errBusy), errors.Is(err, errFenced), errors.Is(err, errLeaseOver):
 		w.Header().Set("Retry-After", "1")
 	}
 	fail(w, status, err.Error())

@@ -28,6 +28,9 @@ func (s *Service) Spec() Digest {
 	}{s.Software, s.Data, s.Environment, s.Limits, s.Volumes, s.Files, s.Health, s.Stop, s.Restart, s.Cache, s.Restarts, nil}
 	if s.Software.Kind == Builtin {
 		made.Builtin = []any{s.Architecture, s.Copies, s.Read, s.Write}
+		if s.CAS {
+			made.Builtin = append(made.Builtin, "cas")
+		}
 	}
 	if made.Software.Digest != "" { // bundled: the bytes count, not where they came from
 		made.Software.Dir, made.Software.Build = "", nil

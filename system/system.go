@@ -45,6 +45,7 @@ type Service struct {
 	Copies       int               `json:"copies,omitempty"`   // of each key; 0 means 1
 	Read         string            `json:"read,omitempty"`     // of builtin kv, copies a read waits for: one, quorum (default), all
 	Write        string            `json:"write,omitempty"`    // the same of a write
+	CAS          bool              `json:"cas,omitempty"`      // of builtin kv: one owner orders all requests of a key
 	Idempotent   bool              `json:"idempotent,omitempty"`
 	Data         Data              `json:"data"`
 	Switch       Switch            `json:"switch"`

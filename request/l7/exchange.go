@@ -130,7 +130,21 @@ func (x *exchange) repeatable(v verdict) bool {
 	if x.stream != nil && x.stream.touched.Load() {
 		return false
 	}
-	return v == refused || v == broken && idempotent(x.in.Method)
+	return v == refused || v == broken && x.harmless()
+}
+
+// harmless says that an instance may see the request twice. One that writes on a condition is not, whatever its
+// method: the first time may have made the condition false, and the second answer would deny what took place.
+func (x *exchange) harmless() bool {
+	switch x.in.Method {
+	case http.MethodPut, http.MethodDelete:
+		for _, name := range []string{"If-Match", "If-None-Match", "If-Unmodified-Since"} {
+			if x.in.Header.Get(name) != "" {
+				return false
+			}
+		}
+	}
+	return idempotent(x.in.Method)
 }
 
 // run finds an instance, asks it, and asks another as long as that may help: it is the life of a
@@ -208,7 +222,7 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 			switch {
 			case spent:
 				why = "its answer broke, and too many requests are being repeated already"
-			case idempotent(x.in.Method):
+			case x.harmless():
 				why = "its answer broke"
 			}
 			x.refuse(http.StatusBadGateway, fmt.Sprintf("%v; %s", last, why), "servent logs "+string(to.Service))

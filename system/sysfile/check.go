@@ -219,6 +219,18 @@ func (c checker) keys() {
 			c.bad(at, "%s keeps no copies of keys; these do: %s", s.Architecture, words(withCopies()))
 		}
 	}
+	if at := c.x("cas"); s.CAS {
+		switch {
+		case !isKV(s):
+			c.bad(at, "compare-and-set is of builtin: kv; the service is of the kind %s", s.Software.Kind)
+		case s.Architecture == system.Single && !s.Tied():
+			c.bad(at, "compare-and-set needs data: hard; with %s data two instances may run for a moment", s.Data.Kind)
+		case s.Architecture != system.Single && s.Architecture != system.Partitioned:
+			c.bad(at, "nobody orders the writes of a key under %s; compare-and-set needs partitioned or single", s.Architecture)
+		case s.Data.Kind != system.DataHard && s.Architecture == system.Partitioned:
+			c.bad(at, "compare-and-set needs data: hard; what a store promised must outlive it")
+		}
+	}
 	if s.Software.Kind != system.Builtin && !slices.Contains(c.row.Data, s.Data.Kind) {
 		at := c.x("data")
 		if c.exact(at.key("kind")) {

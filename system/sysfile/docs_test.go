@@ -37,6 +37,7 @@ var samples = map[string]string{
 	"copies":                       "{builtin: kv, architecture: partitioned, scale: {min: 3}, copies: 3}",
 	"read":                         "{builtin: kv, architecture: partitioned, copies: 2, read: WORD}",
 	"write":                        "{builtin: kv, architecture: partitioned, copies: 2, write: WORD}",
+	"cas":                          "{builtin: kv, architecture: partitioned, cas: true}",
 	"idempotent":                   "{process: ./a, architecture: replicated, idempotent: true}",
 	"data":                         "{process: ./a, data: hard}",
 	"data.kind":                    "{process: ./a, data: {kind: WORD}}",

@@ -63,6 +63,7 @@ func (f *file) service(c types.ServiceConfig) system.Service {
 		Copies:       read(x.key("copies"), notation.Count),
 		Read:         x.key("read").text(),
 		Write:        x.key("write").text(),
+		CAS:          read(x.key("cas"), notation.Truth),
 		Idempotent:   read(x.key("idempotent"), notation.Truth),
 		Data:         data(x.key("data")),
 		Replicas:     f.replicas(c),
