@@ -143,7 +143,7 @@ func build(boot Boot, o Options) (*Node, error) {
 	}
 	n.process = process.New(process.Options{StateDir: boot.Dir, Self: exe, Log: n.log})
 	n.container = container.New(container.Options{Blobs: boot.Blobs, StateDir: boot.Dir, Log: n.log})
-	n.stores = &stores{node: n, open: map[system.InstanceID]http.Handler{}, terms: map[system.InstanceID]*terms{}}
+	n.stores = &stores{node: n, open: map[system.InstanceID]http.Handler{}, terms: map[system.InstanceID]*terms{}, given: map[system.InstanceID][]uint64{}}
 	blobs := &blob.Store{Dir: boot.Blobs}
 	n.agent = agent.New(agent.Options{
 		Node: boot.ID, Site: boot.Site, Host: boot.Host, PortBase: boot.PortBase, Dir: boot.Dir,

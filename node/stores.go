@@ -31,7 +31,8 @@ type stores struct {
 	mu    sync.Mutex // guards what follows
 	open  map[system.InstanceID]http.Handler
 	terms map[system.InstanceID]*terms
-	view  *control.View // the newest one, and its table; nil: there was none yet
+	given map[system.InstanceID][]uint64 // their last fences, also of those that are closed
+	view  *control.View                  // the newest one, and its table; nil: there was none yet
 	table *route.Table
 }
 
@@ -71,6 +72,10 @@ func (s *stores) start(spec driver.Spec, data string) (*inside.Program, error) {
 	s.open[spec.Instance] = db.Peer()
 	run := db.Run
 	if lease != nil {
+		if last := s.given[spec.Instance]; last != nil { // by an earlier life of the store under this node
+			lease.last = last
+		}
+		s.given[spec.Instance] = lease.last
 		s.terms[spec.Instance] = lease
 		if s.view != nil {
 			lease.follow(s.view, s.table)

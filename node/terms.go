@@ -25,8 +25,8 @@ const leaseFor = 4 * time.Second
 // transaction of conditions alone. Yes is a confirmation: at its revision, which came after it was asked for, this store
 // led. Then it may act for T/2 from when it asked.
 //
-// The fence is the revision of the first confirmation since it leads. One revision has one leader, so no two stores have
-// the same fence, and who leads later has a greater one. As long as a partition's owners are the same, any two of
+// The fence is the revision of the first confirmation since it leads, and a number for when it takes another one at the
+// same revision. One revision has one leader, so no two stores have the same fence, and who leads later has a greater one. As long as a partition's owners are the same, any two of
 // their quorums meet and fences alone keep two who believe that they lead from contradicting one another (as ballots do:
 // Lamport, Paxos Made Simple, 2001): who takes over waits for nobody. When the owners change, quorums may not meet:
 // then a store waits for T from its first confirmation of the new ones, within which everybody has stopped who was
@@ -48,7 +48,11 @@ type terms struct {
 	sure  time.Time     // when the last confirmation of this world or an earlier one was asked for
 	from  time.Time     // it may act, because whoever led under other owners has stopped
 	fence []uint64      // by partition; 0: it does not lead, or that is not confirmed
+	last  []uint64      // by partition, the greatest that this node gave out
 }
+
+// perRev is how many fences of one partition a revision has.
+const perRev = 1 << 20
 
 // world is what one view says of a service's keys.
 type world struct {
@@ -61,7 +65,8 @@ type world struct {
 }
 
 func newTerms(s control.Store, service system.ServiceName, instance system.InstanceID, node system.NodeID, life time.Time, t time.Duration) *terms {
-	return &terms{control: s, service: service, instance: instance, node: node, life: life, time: t,
+	return &terms{last: make([]uint64, system.Partitions),
+		control: s, service: service, instance: instance, node: node, life: life, time: t,
 		heard: make(chan struct{}, 1), moved: make(chan struct{}), fence: make([]uint64, system.Partitions)}
 }
 
@@ -193,8 +198,8 @@ func (t *terms) confirmed(w *world, rev control.Rev, asked, answered time.Time) 
 	}
 	t.sure = asked
 	for p, leads := range w.leads {
-		if leads && t.fence[p] == 0 {
-			t.fence[p] = uint64(rev)
+		if next := max(uint64(rev)*perRev, t.last[p]+1); leads && t.fence[p] == 0 && next < uint64(rev+1)*perRev {
+			t.fence[p], t.last[p] = next, next
 		}
 	}
 	t.tell()
@@ -251,9 +256,8 @@ func (t *terms) look(p int) (term store.Term, soon time.Duration, moved <-chan s
 	return store.Term{Fence: t.fence[p], Until: t.sure.Add(t.time / 2), Owners: w.owners[p]}, 0, nil, nil
 }
 
-// Refused implements [store.Lease]: another store led meanwhile, and the watch did not show it. The next confirmation
-// gives a greater fence.
-func (t *terms) Refused(partition int, fence uint64) {
+// Spent implements [store.Lease]. The next confirmation gives a greater fence.
+func (t *terms) Spent(partition int, fence uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.fence[partition] == fence {

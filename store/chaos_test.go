@@ -190,11 +190,16 @@ func (t *tenant) Held(_ context.Context, p int) (Term, error) {
 	return Term{fence, t.have[p].until, t.owners(p)}, nil
 }
 
-func (t *tenant) Refused(p int, fence uint64) {
+func (t *tenant) Spent(p int, fence uint64) {
 	t.own.Lock()
 	defer t.own.Unlock()
 	if t.have[p].fence == fence {
 		delete(t.have, p)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fence[p] == fence && t.holder[p] == t.name {
+		t.holder[p], t.ends[p] = "", time.Time{} // its next one is another
 	}
 }
 

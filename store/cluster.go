@@ -33,13 +33,15 @@ type Lease interface {
 	// Held returns the term under which it does. It may wait for one that is to come; the error says who does
 	// instead, or what is in the way.
 	Held(ctx context.Context, partition int) (Term, error)
-	// Refused tells that an owner knows a later fence than one that Held gave, so that it gives no such again.
-	Refused(partition int, fence uint64)
+	// Spent tells that a fence that Held gave is not to be given again: an owner knows a later one, or a write under it
+	// was left unfinished. The next one is greater.
+	Spent(partition int, fence uint64)
 }
 
 // Term is a time in which one store orders the requests of a partition.
 type Term struct {
-	// Fence is greater than 0 and than that of every earlier holder; no other store has the same.
+	// Fence is greater than 0 and than that of every earlier holder; no other store has the same, nor has another
+	// life of this one.
 	Fence uint64
 	// Until is when this store stops: half of the lease's time, counted from before it was asked for.
 	Until time.Time

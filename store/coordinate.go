@@ -86,6 +86,10 @@ func (s *Store) putAlone(key string, r record, cond condition) (out outcome, err
 // putOrdered writes as the holder of the partition's lease: read at a quorum under its fence, judge, write at a
 // quorum under its fence. The read makes a quorum refuse earlier holders; the term in the version makes the write
 // win over what they left behind. Requests on one key take turns, reads too: see the package's tests.
+//
+// It is Paxos on each key's next write (Lamport, Paxos Made Simple, 2001), with the fence as the ballot: what a holder reads
+// it takes over into its own term before anybody hears of it, see gather; and a holder that does not know whether its
+// write took place goes on under a new fence.
 func (s *Store) putOrdered(ctx context.Context, key string, r record, cond condition) (out outcome, err error) {
 	err = s.ordered(ctx, key, func(term uint64, owners []string) error {
 		old, err := s.gather(ctx, key, term, Quorum, owners)
@@ -99,10 +103,13 @@ func (s *Store) putOrdered(ctx context.Context, key string, r record, cond condi
 		r.version = s.clock.under(term)
 		out.version = r.version
 		_, newer, err := s.spread(ctx, key, r, term, atLeastQuorum(s.o.Write), owners)
-		if err == nil && newer.Clock != 0 {
-			err = fmt.Errorf("an owner has version %s: %w", newer.ETag(), errFenced)
+		switch {
+		case err != nil:
+			return left{err}
+		case newer.Clock != 0:
+			return fmt.Errorf("an owner has version %s: %w", newer.ETag(), errFenced)
 		}
-		return err
+		return nil
 	})
 	return out, err
 }
@@ -113,6 +120,11 @@ func atLeastQuorum(r Rule) Rule {
 	}
 	return r
 }
+
+// left is an error that leaves a write of this term at some owners, which may win later.
+type left struct{ error }
+
+func (l left) Unwrap() error { return l.error }
 
 // ordered does f in the key's turn while this store holds the partition's lease, before and after.
 func (s *Store) ordered(ctx context.Context, key string, f func(term uint64, owners []string) error) error {
@@ -130,8 +142,9 @@ func (s *Store) ordered(ctx context.Context, key string, f func(term uint64, own
 		return err
 	}
 	err = f(term.Fence, term.Owners)
-	if errors.Is(err, errFenced) {
-		s.o.Lease.Refused(p, term.Fence)
+	var loose left
+	if errors.Is(err, errFenced) || errors.As(err, &loose) {
+		s.o.Lease.Spent(p, term.Fence)
 	}
 	if (err == nil || errors.Is(err, errPrecondition)) && !s.o.Now().Before(term.Until) {
 		return errLeaseOver
@@ -196,6 +209,9 @@ type answer struct {
 // gather reads at so many owners as the rule says and returns the newest record, which a majority of the
 // owners then keep: without that a later reader might miss what this one saw (the second phase of Attiya, Bar-Noy and
 // Dolev). Owners that answer late and are behind are brought up to date, too: read repair.
+//
+// In a term, a record of an earlier one becomes one of this term, with the same ETag. Otherwise a write that an earlier
+// holder left at one owner could win over it later, although its condition does not hold of it.
 func (s *Store) gather(ctx context.Context, key string, term uint64, rule Rule, owners []string) (record, error) {
 	need := rule.of(len(owners))
 	answers := make(chan answer, len(owners))
@@ -240,9 +256,17 @@ func (s *Store) gather(ctx context.Context, key string, term uint64, rule Rule, 
 			return record{}, err
 		}
 	}
+	adopts := term != 0 && best.version.Clock != 0 && best.version.Term != term
+	if adopts {
+		best.version.Term = term
+	}
 	missing := len(owners) - len(have) - len(why)
 	s.pending.Go(func() { s.repairLate(key, best, answers, missing) })
-	return best, s.writeBack(ctx, key, best, term, have, owners)
+	err := s.writeBack(ctx, key, best, term, have, owners)
+	if err != nil && adopts {
+		err = left{err}
+	}
+	return best, err
 }
 
 // writeBack brings answerers that are behind up to date, and waits until a majority of the owners keep best.

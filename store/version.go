@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Version orders the writes of a key: the greater one wins. No two writes have the same.
+// Version orders the writes of a key: the greater one wins. No two writes have the same Clock and Node.
 type Version struct {
-	Term  uint64 // the highest fence known when it was written; a lease's holder writes its own
+	Term  uint64 // the highest fence known when it was written; a lease's holder writes its own, and over what it reads
 	Clock uint64 // hybrid: milliseconds since 1970 in the upper 48 bits, a counter in the lower 16
 	Node  string // who wrote it: the store's name and the number of its start, store/1.7
 }
@@ -20,8 +20,9 @@ func (v Version) Compare(w Version) int {
 	return cmp.Or(cmp.Compare(v.Term, w.Term), cmp.Compare(v.Clock, w.Clock), cmp.Compare(v.Node, w.Node))
 }
 
-// ETag is the version as a strong entity tag (RFC 9110 §8.8.3).
-func (v Version) ETag() string { return fmt.Sprintf(`"%x.%016x-%s"`, v.Term, v.Clock, v.Node) }
+// ETag is the write as a strong entity tag (RFC 9110 §8.8.3). It stays when a later holder of the lease takes the write
+// over into its own term.
+func (v Version) ETag() string { return fmt.Sprintf(`"%016x-%s"`, v.Clock, v.Node) }
 
 // ms is the wall-clock part in milliseconds since 1970.
 func (v Version) ms() int64 { return int64(v.Clock >> 16) }
