@@ -1,6 +1,7 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -82,6 +83,40 @@ func TestLocateAmongCopies(t *testing.T) {
 					t.Fatalf("copies %d: %s owns key %s of %v: %v", copies, id, key, owners, err)
 				}
 			}
+		}
+	}
+}
+
+// Where one owner orders the requests of a key, no other may be asked.
+func TestOrderedOwners(t *testing.T) {
+	at := &Partitioned{Parts: &system.Parts{Instances: []system.InstanceID{"db/1", "db/2", "db/3"}, Owner: make([]int, system.Partitions)},
+		Nodes: map[system.InstanceID]system.NodeID{"db/1": "a", "db/2": "b", "db/3": "c"}, Copies: 3, Epoch: 4, own: []system.InstanceID{"db/1", "db/2", "db/3"}}
+	for _, tt := range []struct {
+		ordered bool
+		ready   []system.InstanceID
+		owns    []system.InstanceID
+		first   system.InstanceID
+	}{
+		{false, []system.InstanceID{"db/1", "db/2"}, []system.InstanceID{"db/1", "db/2", "db/3"}, "db/1"},
+		{true, []system.InstanceID{"db/1", "db/2"}, []system.InstanceID{"db/1"}, "db/1"},
+		{true, []system.InstanceID{"db/2", "db/3"}, []system.InstanceID{"db/2"}, "db/2"},
+		{true, nil, []system.InstanceID{"db/1"}, "db/1"},
+	} {
+		at.Ordered, at.Ready = tt.ordered, map[system.InstanceID]bool{}
+		for _, id := range tt.ready {
+			at.Ready[id] = true
+		}
+		var owns []system.InstanceID
+		for _, id := range at.Parts.Instances {
+			if at.Owns("key", id, 4) == nil {
+				owns = append(owns, id)
+			}
+		}
+		if first := at.First(Partition("key")); first != tt.first || !slices.Equal(owns, tt.owns) {
+			t.Errorf("%+v: first %s, owns %v", tt, first, owns)
+		}
+		if err := at.Owns("key", "db/4", 5); !errors.Is(err, ErrBehind) {
+			t.Errorf("asked by a newer view: %v, want %v", err, ErrBehind)
 		}
 	}
 }

@@ -332,7 +332,7 @@ func compareAndSet(t *testing.T, copies int) {
 				to := time.Since(begin).Nanoseconds()
 				out := kvOut{}
 				switch {
-				case status == 0 || status == 503 && (method == "GET" || strings.Contains(got, errNotMine.Error()) || strings.Contains(got, "answered the read")):
+				case status == 421 || status == 0 || status == 503 && (method == "GET" || strings.Contains(got, "answered the read")):
 					continue // certainly nothing was written
 				case status == 503:
 					out.unknown, to = true, math.MaxInt64
@@ -412,8 +412,8 @@ func TestOrderedRefusals(t *testing.T) {
 		t.Fatalf("PUT by who may have the lease = %d", status)
 	}
 	for _, method := range []string{"PUT", "GET", "DELETE"} {
-		if status, said := f.client("store/2", method, "/kv/a", "two"); status != 503 || !strings.Contains(said, "store/1 holds the lease") {
-			t.Errorf("%s at another store = %d %s, want 503 and who orders", method, status, said)
+		if status, said := f.client("store/2", method, "/kv/a", "two"); status != 421 || !strings.Contains(said, "store/1 holds the lease") {
+			t.Errorf("%s at another store = %d %s, want 421 and who orders", method, status, said)
 		}
 	}
 	// The lease ends, as the office sees it, and store/2 gets it; store/1 knows nothing of it.

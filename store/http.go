@@ -19,6 +19,7 @@ const Base = "/kv/"
 const (
 	maxTTL        = 10 * 365 * 24 * time.Hour
 	headerExpires = "Servent-Expires"
+	headerMoved   = "Servent-Moved" // of 421, and why: nothing was done, another store has to be asked
 	usage         = `a key-value database; a slash within KEY is written %2F
 
 PUT    /kv/KEY              insert or overwrite; ?ttl=30s: it expires
@@ -111,7 +112,10 @@ func (s *Store) failWith(w http.ResponseWriter, err error) {
 		status = http.StatusNotImplemented
 	case full(err):
 		status, err = http.StatusInsufficientStorage, fmt.Errorf("there is no room for the write: %w", err)
-	case errors.As(err, &few), errors.Is(err, errNotMine), errors.Is(err, errBusy), errors.Is(err, errFenced), errors.Is(err, errLeaseOver):
+	case errors.Is(err, errNotMine):
+		status = http.StatusMisdirectedRequest
+		w.Header().Set(headerMoved, err.Error())
+	case errors.As(err, &few), errors.Is(err, errBusy), errors.Is(err, errFenced), errors.Is(err, errLeaseOver):
 		w.Header().Set("Retry-After", "1")
 	}
 	fail(w, status, err.Error())

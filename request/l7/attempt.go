@@ -240,23 +240,36 @@ func (x *exchange) call(ctx context.Context, h http.Handler, in route.Instance, 
 		}
 	}()
 	h.ServeHTTP(w, r)
+	if w.moved != "" {
+		return refused, fmt.Errorf("%w: %s", errMoved, w.moved)
+	}
 	if !w.committed {
 		w.WriteHeader(http.StatusOK)
 	}
 	return answered, nil
 }
 
-// insider is the answer of a handler inside this process.
+// insider is the answer of a handler inside this process. One of 421 with Servent-Moved, and why, is none: the handler
+// did nothing, because another instance has to answer, and the owner is looked for again.
 type insider struct {
 	x         *exchange
 	in        route.Instance
 	ended     func()
 	committed bool
+	moved     string // set: what it answers is thrown away
 }
 
 func (w *insider) Header() http.Header { return w.x.w.Header() }
 
 func (w *insider) WriteHeader(status int) {
+	if w.moved != "" {
+		return
+	}
+	if why := w.Header().Get(headerMoved); !w.committed && status == http.StatusMisdirectedRequest && why != "" {
+		w.moved = why
+		clear(w.Header())
+		return
+	}
 	if !w.committed && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		w.committed = true
 		w.ended()
@@ -273,6 +286,9 @@ func (w *insider) Write(p []byte) (int, error) {
 	if !w.committed {
 		w.WriteHeader(http.StatusOK)
 	}
+	if w.moved != "" {
+		return len(p), nil
+	}
 	n, err := w.x.w.Write(p)
 	w.x.out += int64(n)
 	return n, err
@@ -283,6 +299,9 @@ func (w *insider) ReadFrom(r io.Reader) (int64, error) {
 	if !w.committed {
 		w.WriteHeader(http.StatusOK)
 	}
+	if w.moved != "" {
+		return io.Copy(io.Discard, r)
+	}
 	n, err := io.Copy(w.x.w, r)
 	w.x.out += n
 	return n, err
@@ -292,6 +311,9 @@ func (w *insider) ReadFrom(r io.Reader) (int64, error) {
 func (w *insider) Flush() {
 	if !w.committed {
 		w.WriteHeader(http.StatusOK)
+	}
+	if w.moved != "" {
+		return
 	}
 	_ = http.NewResponseController(w.x.w).Flush() // the next write tells
 }

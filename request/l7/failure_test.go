@@ -556,3 +556,56 @@ func TestStation(t *testing.T) {
 		}
 	}
 }
+
+// A write on a condition is not sent twice: the first one may have made its condition false.
+func TestConditionalWriteIsSentOnce(t *testing.T) {
+	for header, hits := range map[string]int64{"If-Match": 1, "If-None-Match": 1, "If-Modified-Since": 2} {
+		f := newFleet(t, 2, func(o *Options) { o.Retries = 1 })
+		p := f.run("node-2", 1, vanish("", -1))
+		r, err := http.NewRequest("PUT", f.door("node-1"), strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set(header, `"a"`)
+		res, err := client(t).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != 502 || p.hits.Load() != hits || hits == 1 && !strings.Contains(string(body), "not sent twice") {
+			t.Errorf("%s: %d after %d tries, want 502 after %d: %s", header, res.StatusCode, p.hits.Load(), hits, body)
+		}
+	}
+}
+
+// A handler inside the process that says "moved" has done nothing: it is asked again, and nothing of its word is passed on.
+func TestInsideMoves(t *testing.T) {
+	for _, node := range []system.NodeID{"node-1", "node-2"} {
+		f := newFleet(t, 2)
+		asked := 0
+		f.place(node, 1, driver.Endpoint{Address: "inside", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if asked++; asked <= 3 {
+				w.Header().Set("X-Word", "no")
+				w.Header().Set(headerMoved, "another one does")
+				http.Error(w, "another one does", http.StatusMisdirectedRequest)
+				return
+			}
+			b, _ := io.ReadAll(r.Body)
+			w.Write(b)
+		})})
+		res, body := ask(t, client(t), "POST", f.door("node-1"), strings.NewReader("x"))
+		if res.StatusCode != 200 || body != "x" || asked != 4 || res.Header.Get("X-Word") != "" {
+			t.Errorf("at %s: %d %q after %d times, %v", node, res.StatusCode, body, asked, res.Header)
+		}
+	}
+	f := newFleet(t, 2, func(o *Options) { o.Hold = 50 * time.Millisecond })
+	f.place("node-2", 1, driver.Endpoint{Address: "inside", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(headerMoved, "another one does")
+		w.WriteHeader(http.StatusMisdirectedRequest)
+	})})
+	res, body := ask(t, client(t), "GET", f.door("node-1"), nil)
+	if res.StatusCode != 503 || !strings.Contains(body, "another one does") || res.Header.Get("Retry-After") == "" {
+		t.Errorf("%d %q, want 503 that says why", res.StatusCode, body)
+	}
+}

@@ -1,8 +1,10 @@
 package l7
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"servent/route"
 	"servent/system"
@@ -11,7 +13,7 @@ import (
 // Peer answers requests that another node's switch sent here. The header Servent-Instance names the
 // instance; it is served here or not at all: never sent on, so that requests cannot go in circles. When
 // the instance never saw the request the answer is 421 with the reason in Servent-Refused, or in
-// Servent-Moved when it does not own the key by this node's view; when its answer broke 502 with the
+// Servent-Moved when it does not own the key by this node's view or its own; when its answer broke 502 with the
 // reason in Servent-Broken: then the other node decides.
 func (s *Switch) Peer() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -43,7 +45,11 @@ func (s *Switch) Peer() http.Handler {
 		}
 		switch v {
 		case refused:
-			w.Header().Set(headerRefused, words(err))
+			if errors.Is(err, errMoved) {
+				w.Header().Set(headerMoved, strings.TrimPrefix(words(err), errMoved.Error()+": "))
+			} else {
+				w.Header().Set(headerRefused, words(err))
+			}
 			refuse(w, http.StatusMisdirectedRequest, fmt.Sprintf("%s did not get the request: %v", id, err), "servent ps "+string(name))
 		case broken:
 			w.Header().Set(headerBroken, words(err))
