@@ -140,7 +140,7 @@ func divided(t *testing.T, file string) {
 	if got := listed(t, at, "limit=1000"); len(got) != 60 {
 		t.Errorf("%d keys are listed, want 60", len(got))
 	}
-	if status, _, said := askKV(t, "PUT", at+"/kv/key%2F1", "x", "If-None-Match", "*"); status != 501 || !strings.Contains(said, "single") {
+	if status, _, said := askKV(t, "PUT", at+"/kv/key%2F1", "x", "If-None-Match", "*"); status != 501 || !strings.Contains(said, "cas: true") {
 		t.Errorf("compare-and-set = %d %s, want 501", status, said)
 	}
 }

@@ -254,8 +254,8 @@ func (n *Node) follow(ctx context.Context) error {
 		n.rings.follow(v.Plan)
 		table := route.Build(v.Plan, v.Seen, n.boot.ID)
 		n.rings.attach(table)
+		n.stores.follow(v, table) // before their owners change by the table
 		n.table.Store(table)
-		n.stores.follow(v, table)
 		n.news.tell()
 		n.doors.set(ctx, v.Plan)
 		return nil

@@ -54,7 +54,7 @@ func (s *stores) start(spec driver.Spec, data string) (*inside.Program, error) {
 		o.NoCAS = "while a ring mends itself two nodes may take themselves for a key's owner; single has compare-and-set"
 	case svc.Architecture == system.Partitioned:
 		o.Cluster, o.OneCopy = &fellows{stores: s, service: name, self: spec.Instance}, svc.Copies <= 1
-		o.NoCAS = "while keys change their owner two instances may take themselves for it; with cas: true in the file one orders all requests of a key"
+		o.NoCAS = "while keys change their owner two instances may take themselves for it; with cas: true beside builtin: kv one orders all requests of a key, and single has compare-and-set anyway"
 		if svc.CAS {
 			lease = newTerms(s.node.cluster, name, spec.Instance, s.node.boot.ID, s.node.started, leaseFor)
 			o.Lease, o.NoCAS = lease, ""

@@ -256,6 +256,13 @@ func (t *terms) look(p int) (term store.Term, soon time.Duration, moved <-chan s
 	return store.Term{Fence: t.fence[p], Until: t.sure.Add(t.time / 2), Owners: w.owners[p]}, 0, nil, nil
 }
 
+// Settled implements [store.Lease].
+func (t *terms) Settled() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.whole && !time.Now().Before(t.from)
+}
+
 // Spent implements [store.Lease]. The next confirmation gives a greater fence.
 func (t *terms) Spent(partition int, fence uint64) {
 	t.mu.Lock()

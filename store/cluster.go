@@ -36,6 +36,8 @@ type Lease interface {
 	// Spent tells that a fence that Held gave is not to be given again: an owner knows a later one, or a write under it
 	// was left unfinished. The next one is greater.
 	Spent(partition int, fence uint64)
+	// Settled says that nobody orders any more who began under owners of before. Until then no copy becomes complete.
+	Settled() bool
 }
 
 // Term is a time in which one store orders the requests of a partition.

@@ -12,6 +12,7 @@ type terms struct {
 	f     *fleet
 	fence map[string]uint64 // by store
 	spent []uint64
+	moves bool // owners change
 }
 
 type scripted struct {
@@ -27,6 +28,30 @@ func (s scripted) Held(_ context.Context, p int) (Term, error) {
 }
 
 func (s scripted) Spent(_ int, fence uint64) { s.spent = append(s.spent, fence) }
+
+func (s scripted) Settled() bool { return !s.moves }
+
+// TestNothingIsCompleteWhileOwnersChange: who compares itself while an earlier holder may still write is not complete by it.
+func TestNothingIsCompleteWhileOwnersChange(t *testing.T) {
+	f := newFleet(t, 3, 3, manual(Options{}))
+	all := &terms{f: f, fence: map[string]uint64{"store/1": 1}, moves: true}
+	for _, name := range f.names {
+		f.start(name, scripted{all, name})
+	}
+	for _, moves := range []bool{true, false} {
+		all.moves = moves
+		for _, name := range f.names {
+			if err := f.repair(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range f.names {
+			if got := f.get(name).settled(); got == moves {
+				t.Errorf("while owners change is %v: %s is complete: %v", moves, name, got)
+			}
+		}
+	}
+}
 
 // TestWhatWasReadStays: two holders each left a write at one owner of three. The third holder reads one of the two; then the
 // other, of a later term, must not come up. Its condition held of what was there before.
