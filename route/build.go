@@ -116,7 +116,7 @@ func (s *Service) keyed(plan *system.Plan, d *system.Deployment) {
 	case d.Parts != nil:
 		at := &Partitioned{Parts: d.Parts, Nodes: nodes, Epoch: epoch}
 		at.copied(d, s.Instances)
-		s.Locator = at
+		s.Locator, s.Once = at, at.Ordered
 	case d.Ring != nil:
 		s.Locator = &Ring{Places: d.Ring, Nodes: nodes, Tied: d.Service.Tied(), Epoch: epoch}
 	}

@@ -120,3 +120,15 @@ func TestOrderedOwners(t *testing.T) {
 		}
 	}
 }
+
+func TestBuildOrdered(t *testing.T) {
+	for _, cas := range []bool{false, true} {
+		plan := &system.Plan{Generation: 1, Services: []system.Deployment{{
+			Service: system.Service{Name: "db", Architecture: system.Partitioned, Key: "/kv/{key}", CAS: cas}, Spec: "s",
+			Parts: &system.Parts{Instances: []system.InstanceID{"db/1"}, Owner: make([]int, system.Partitions)}}}}
+		table := Build(plan, nil, "node-1")
+		if at := table.Services["db"].Locator.(*Partitioned); at.Ordered != cas || table.Door("db").Once != cas {
+			t.Errorf("cas %v: ordered %v, once %v", cas, at.Ordered, table.Door("db").Once)
+		}
+	}
+}

@@ -37,6 +37,7 @@ type Service struct {
 	Absent    []Absent   // planned, and not among Instances
 	Key       KeyRule    // where the key stands, when there is one; whether it decides says Locator
 	Locator   Locator    // set when a key decides, else nil
+	Once      bool       // it tells one write from two: none may be sent again unless nobody has seen it
 }
 
 // Absent is an instance that is planned and may not get requests now.

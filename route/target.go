@@ -13,6 +13,7 @@ type Target struct {
 	Why     string     // when Among is empty: why, in words
 	Key     KeyRule
 	Locator Locator // set when a key decides who of Among it is; then see [Table.Owner]
+	Once    bool    // no write may be sent again unless nobody has seen it
 	Seeks   bool    // who owns the key could not be found out just now: it is worth asking again
 }
 
@@ -23,7 +24,7 @@ func (t *Table) Door(name system.ServiceName) Target {
 		return Target{Service: name, Why: "the plan that this node follows does not name it"}
 	}
 	return Target{Service: name, Policy: svc.Switch.Policy, Sticky: svc.Switch.Sticky, Among: svc.Instances, Leaving: svc.Leaving,
-		Coming: svc.Coming, Why: svc.Why, Key: svc.Key, Locator: svc.Locator}
+		Coming: svc.Coming, Why: svc.Why, Key: svc.Key, Locator: svc.Locator, Once: svc.Once}
 }
 
 // Owner narrows a target to the instance where a locator found a key. When that one is not ready, Among

@@ -49,6 +49,7 @@ type exchange struct {
 	small  []byte      // the body, when it is small and of known length
 	stream *stream     // the body, when it is not
 	waits  bool        // for our word before the other node sends the body
+	once   bool        // the service tells one write from two
 
 	status  int           // of the answer
 	began   time.Duration // after start, until the answer began to leave
@@ -134,10 +135,14 @@ func (x *exchange) repeatable(v verdict) bool {
 }
 
 // harmless says that an instance may see the request twice. One that writes on a condition is not, whatever its
-// method: the first time may have made the condition false, and the second answer would deny what took place.
+// method: the first time may have made the condition false, and the second answer would deny what took place. Nor is a write
+// of a service that orders them: in between another one may have come.
 func (x *exchange) harmless() bool {
 	switch x.in.Method {
 	case http.MethodPut, http.MethodDelete:
+		if x.once {
+			return false
+		}
 		for _, name := range []string{"If-Match", "If-None-Match", "If-Unmodified-Since"} {
 			if x.in.Header.Get(name) != "" {
 				return false
@@ -167,6 +172,7 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		changed := s.o.Changed() // before the table, so that no swap is missed
 		t := s.table()
 		to, err := x.owner(t, aim(t))
+		x.once = x.once || to.Once
 		if err != nil {
 			x.noKey(to, err)
 			return

@@ -559,9 +559,10 @@ func TestStation(t *testing.T) {
 
 // A write on a condition is not sent twice: the first one may have made its condition false.
 func TestConditionalWriteIsSentOnce(t *testing.T) {
-	for header, hits := range map[string]int64{"If-Match": 1, "If-None-Match": 1, "If-Modified-Since": 2} {
+	for header, hits := range map[string]int64{"If-Match": 1, "If-None-Match": 1, "If-Modified-Since": 2, "Of-Ordered": 1} {
 		f := newFleet(t, 2, func(o *Options) { o.Retries = 1 })
 		p := f.run("node-2", 1, vanish("", -1))
+		f.change(func() { f.service("api").Once = header == "Of-Ordered" })
 		r, err := http.NewRequest("PUT", f.door("node-1"), strings.NewReader("x"))
 		if err != nil {
 			t.Fatal(err)
