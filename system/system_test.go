@@ -38,6 +38,7 @@ func TestSpecOfABuiltin(t *testing.T) {
 	for name, change := range map[string]func(*Service){
 		"architecture": func(s *Service) { s.Architecture = Single },
 		"copies":       func(s *Service) { s.Copies = 3 },
+		"cas":          func(s *Service) { s.CAS = true },
 		"write rule":   func(s *Service) { s.Write = "one" },
 	} {
 		changed := base
