@@ -8,66 +8,67 @@ import (
 
 	"servent/peer"
 	"servent/peer/keyspace"
+	"servent/peer/peertest"
 )
 
 // ringOf is a world whose ring is whole.
 func ringOf(t *testing.T, n int, o Options) *world {
-	w := newWorld(t, 9, places(9, n), o)
-	w.start()
-	w.until("one ring", 5*second, w.whole)
+	w := newWorld(t, 9, peertest.Places(9, n), o)
+	w.Start()
+	w.Until("one ring", 5*second, w.Whole)
 	return w
 }
 
 // A node that takes no part has a member ask for it.
 func TestClientAsksMembers(t *testing.T) {
 	w := ringOf(t, 9, Options{Questions: 64})
-	client := w.members()[4]
-	w.command(client, peer.Event{Kind: peer.Leave})
-	w.until("a ring of eight", 5*second, w.ring)
-	w.lookups(200, []peer.Slot{client})
+	client := w.Members()[4]
+	w.Command(client, peer.Event{Kind: peer.Leave})
+	w.Until("a ring of eight", 5*second, w.Ring)
+	w.Lookups(200, []peer.Slot{client})
 	if v := w.r.See(w, client); v.Member || v.Owns || v.Why == "" {
 		t.Errorf("the client sees itself as %+v", v)
 	}
-	w.down[w.members()[0]], w.down[w.members()[4]] = true, true // of those it asks, some do not answer
-	w.until("a ring of six", 6*second, w.closed)
-	w.lookups(200, []peer.Slot{client})
+	w.Down[w.Members()[0]], w.Down[w.Members()[4]] = true, true // of those it asks, some do not answer
+	w.Until("a ring of six", 6*second, w.Closed)
+	w.Lookups(200, []peer.Slot{client})
 }
 
 // A member that leaves hands its keys over: the next lookup finds its successor, with no silence to notice.
 func TestLeave(t *testing.T) {
 	w := ringOf(t, 8, Options{Questions: 64})
-	all := w.members()
-	w.command(all[3], peer.Event{Kind: peer.Leave})
-	w.run(100 * millisecond)
-	if v := w.r.See(w, all[4]); v.From != w.ids[all[2]] {
-		t.Errorf("the successor owns keys after %x, want after %x", v.From[:4], w.ids[all[2]][:4])
+	all := w.Members()
+	w.Command(all[3], peer.Event{Kind: peer.Leave})
+	w.Run(100 * millisecond)
+	if v := w.r.See(w, all[4]); v.From != w.IDs[all[2]] {
+		t.Errorf("the successor owns keys after %x, want after %x", v.From[:4], w.IDs[all[2]][:4])
 	}
-	w.lookups(100, w.members())
-	w.until("a ring of seven", 2*second, w.ring)
-	w.command(all[3], peer.Event{Kind: peer.Join})
-	w.until("eight again", 3*second, w.ring)
-	for i, s := range w.members() { // all but one leave
+	w.Lookups(100, w.Members())
+	w.Until("a ring of seven", 2*second, w.Ring)
+	w.Command(all[3], peer.Event{Kind: peer.Join})
+	w.Until("eight again", 3*second, w.Ring)
+	for i, s := range w.Members() { // all but one leave
 		if i > 0 {
-			w.command(s, peer.Event{Kind: peer.Leave})
-			w.run(10 * millisecond)
+			w.Command(s, peer.Event{Kind: peer.Leave})
+			w.Run(10 * millisecond)
 		}
 	}
-	w.until("a ring of one", 6*second, w.ring)
+	w.Until("a ring of one", 6*second, w.Ring)
 }
 
 // Where data stays with its member, nobody answers in its place: its keys are vacant until it is back.
 func TestFixed(t *testing.T) {
 	w := ringOf(t, 6, Options{Questions: 64, Fixed: true})
-	all := w.members()
-	w.down[all[2]] = true
-	w.run(6 * second)
+	all := w.Members()
+	w.Down[all[2]] = true
+	w.Run(6 * second)
 	check := func(back bool) {
 		t.Helper()
 		for i := range 200 {
 			key := keyspace.Of(fmt.Sprint(i, back))
-			ev := w.answered(w.ask(all[3+i%3], key, 0))
-			owner, outcome := w.owner(key), peer.Found
-			if !back && keyspace.Between(key, w.ids[all[1]], w.ids[all[2]]) {
+			ev := w.Answered(w.Ask(all[3+i%3], key, 0))
+			owner, outcome := w.Owner(key), peer.Found
+			if !back && keyspace.Between(key, w.IDs[all[1]], w.IDs[all[2]]) {
 				owner, outcome = peer.Peer(all[3]), peer.Vacant
 			}
 			if ev.Flags != outcome || ev.Peers[0] != owner {
@@ -76,18 +77,18 @@ func TestFixed(t *testing.T) {
 		}
 	}
 	check(false)
-	w.wake(all[2])
-	w.until("all are back", 10*second, w.whole)
+	w.Wake(all[2])
+	w.Until("all are back", 10*second, w.Whole)
 	check(true)
 	for _, s := range all[1:] {
-		w.down[s] = true
+		w.Down[s] = true
 	}
-	w.run(10 * second)
-	if v := w.r.See(w, all[0]); !v.Owns || v.From != w.ids[all[5]] {
-		t.Errorf("the last one left owns %v after %x, want its own keys after %x", v.Owns, v.From[:4], w.ids[all[5]][:4])
+	w.Run(10 * second)
+	if v := w.r.See(w, all[0]); !v.Owns || v.From != w.IDs[all[5]] {
+		t.Errorf("the last one left owns %v after %x, want its own keys after %x", v.Owns, v.From[:4], w.IDs[all[5]][:4])
 	}
-	key := w.ids[all[3]]
-	if ev := w.answered(w.ask(all[0], key, 0)); ev.Flags != peer.Vacant {
+	key := w.IDs[all[3]]
+	if ev := w.Answered(w.Ask(all[0], key, 0)); ev.Flags != peer.Vacant {
 		t.Errorf("another's key at the last one left: %+v, want vacant", ev)
 	}
 }
@@ -95,16 +96,16 @@ func TestFixed(t *testing.T) {
 // Each change of a member's range has a higher epoch, in a later life too.
 func TestEpoch(t *testing.T) {
 	w := ringOf(t, 4, Options{})
-	s := w.members()[1]
+	s := w.Members()[1]
 	was := w.r.See(w, s)
-	w.down[w.members()[0]] = true
-	w.until("a ring of three", 5*second, w.closed)
+	w.Down[w.Members()[0]] = true
+	w.Until("a ring of three", 5*second, w.Closed)
 	if v := w.r.See(w, s); v.Epoch <= was.Epoch || v.From == was.From {
 		t.Errorf("epoch %d after %d, keys after %x and %x", v.Epoch, was.Epoch, v.From, was.From)
 	}
-	w.command(s, peer.Event{Kind: peer.Leave})
-	w.command(s, peer.Event{Kind: peer.Join, Num: 1 << 40})
-	w.until("back", 5*second, w.closed)
+	w.Command(s, peer.Event{Kind: peer.Leave})
+	w.Command(s, peer.Event{Kind: peer.Join, Num: 1 << 40})
+	w.Until("back", 5*second, w.Closed)
 	if v := w.r.See(w, s); v.Epoch <= 1<<40 {
 		t.Errorf("epoch %d in its second life, want above 2^40", v.Epoch)
 	}
@@ -112,16 +113,16 @@ func TestEpoch(t *testing.T) {
 
 func TestQuestionsAreBounded(t *testing.T) {
 	w := ringOf(t, 8, Options{Questions: 4})
-	far := w.ids[w.members()[0]]
-	s := w.members()[1]
+	far := w.IDs[w.Members()[0]]
+	s := w.Members()[1]
 	for range 4 {
-		w.ask(s, far, 0)
+		w.Ask(s, far, 0)
 	}
-	if ev := w.answered(w.ask(s, far, 0)); ev.Flags != peer.Crowded {
+	if ev := w.Answered(w.Ask(s, far, 0)); ev.Flags != peer.Crowded {
 		t.Errorf("the fifth question: %+v, want crowded", ev)
 	}
-	w.run(second)
-	if ev := w.answered(w.ask(s, far, 0)); ev.Flags != peer.Found {
+	w.Run(second)
+	if ev := w.Answered(w.Ask(s, far, 0)); ev.Flags != peer.Found {
 		t.Errorf("a later one: %+v, want found", ev)
 	}
 }
@@ -129,33 +130,33 @@ func TestQuestionsAreBounded(t *testing.T) {
 // A lookup ends after so many hops, whatever its asker says.
 func TestHopsAreBounded(t *testing.T) {
 	w := ringOf(t, 8, Options{Hops: 5})
-	all := w.members()
-	if ev := w.answered(w.ask(all[1], w.ids[all[6]], 0)); ev.Flags != peer.Found || ev.Hops != 5 {
+	all := w.Members()
+	if ev := w.Answered(w.Ask(all[1], w.IDs[all[6]], 0)); ev.Flags != peer.Found || ev.Hops != 5 {
 		t.Errorf("five ahead: %+v, want found", ev)
 	}
-	w.handle(all[1], &peer.Event{At: w.now, From: peer.Peer(all[0]), Kind: look, Num: 1 << 60, Hops: 5, Tag: 77, Key: w.ids[all[3]], Peers: []peer.Peer{peer.Peer(all[0])}})
-	for _, f := range w.env.Effects() {
+	w.Handle(all[1], &peer.Event{At: w.Now, From: peer.Peer(all[0]), Kind: look, Num: 1 << 60, Hops: 5, Tag: 77, Key: w.IDs[all[3]], Peers: []peer.Peer{peer.Peer(all[0])}})
+	for _, f := range w.Env.Effects() {
 		t.Errorf("a lookup at its limit goes on: %+v", f)
 	}
 }
 
 // Two nodes given one place: the second stays outside, and says that something is wrong.
 func TestOnePlaceTwice(t *testing.T) {
-	ids := places(9, 5)
+	ids := peertest.Places(9, 5)
 	ids[4] = ids[2]
 	w := newWorld(t, 9, ids, Options{Questions: 64})
 	for s := range ids {
 		if s > 0 {
-			w.command(peer.Slot(s), peer.Event{Kind: peer.Know, Peers: []peer.Peer{0}})
+			w.Command(peer.Slot(s), peer.Event{Kind: peer.Know, Peers: []peer.Peer{0}})
 		}
-		w.command(peer.Slot(s), peer.Event{Kind: peer.Join})
-		w.run(2 * second)
+		w.Command(peer.Slot(s), peer.Event{Kind: peer.Join})
+		w.Run(2 * second)
 	}
-	w.down[4] = true
-	if err := w.closed(); err != nil {
+	w.Down[4] = true
+	if err := w.Closed(); err != nil {
 		t.Error(err)
 	}
-	w.lookups(100, w.members())
+	w.Lookups(100, w.Members())
 	if v := w.r.See(w, 4); v.Whole || v.Owns {
 		t.Errorf("the second one sees %+v", v)
 	}
@@ -164,15 +165,15 @@ func TestOnePlaceTwice(t *testing.T) {
 // Nothing that comes off the wire panics, makes a member lose its order, or answers a question it has not seen.
 func TestAnyMessage(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		w := newWorld(rt, 9, places(9, 6), Options{Questions: 4})
-		w.start()
-		w.run(3 * second)
-		tag := w.ask(w.members()[0], w.ids[w.members()[4]], 0)
+		w := newWorld(rt, 9, peertest.Places(9, 6), Options{Questions: 4})
+		w.Start()
+		w.Run(3 * second)
+		tag := w.Ask(w.Members()[0], w.IDs[w.Members()[4]], 0)
 		for range rapid.IntRange(1, 40).Draw(rt, "messages") {
 			ev := peer.Event{
-				At: w.now, From: peer.Peer(rapid.IntRange(0, 5).Draw(rt, "from")), Kind: peer.Kind(rapid.IntRange(int(peer.Travels), 255).Draw(rt, "kind")),
+				At: w.Now, From: peer.Peer(rapid.IntRange(0, 5).Draw(rt, "from")), Kind: peer.Kind(rapid.IntRange(int(peer.Travels), 255).Draw(rt, "kind")),
 				Flags: rapid.Byte().Draw(rt, "flags"), Hops: rapid.Uint16().Draw(rt, "hops"), Tag: peer.Tag(rapid.Uint32().Draw(rt, "tag")),
-				Num: rapid.Uint64().Draw(rt, "num"), Key: w.ids[rapid.IntRange(0, 5).Draw(rt, "key")],
+				Num: rapid.Uint64().Draw(rt, "num"), Key: w.IDs[rapid.IntRange(0, 5).Draw(rt, "key")],
 			}
 			if rapid.Bool().Draw(rt, "ours") {
 				ev.Kind = ask + ev.Kind%5
@@ -184,23 +185,23 @@ func TestAnyMessage(t *testing.T) {
 			if ev.Kind == answer && w.r.open(s)[0].tries > 0 {
 				ev.Tag ^= w.r.open(s)[0].tag&^7 + 8
 			}
-			w.handle(s, &ev)
+			w.Handle(s, &ev)
 			if peer.Slot(ev.From) == s {
 				continue
 			}
-			w.run(int64(rapid.IntRange(0, 100).Draw(rt, "ms")) * millisecond)
+			w.Run(int64(rapid.IntRange(0, 100).Draw(rt, "ms")) * millisecond)
 		}
-		if ev := w.answered(tag); ev.Flags == peer.Found && len(ev.Peers) != 1 {
+		if ev := w.Answered(tag); ev.Flags == peer.Found && len(ev.Peers) != 1 {
 			rt.Errorf("answer %+v", ev)
 		}
-		w.until("whole again after it", 30*second, w.ring)
+		w.Until("whole again after it", 30*second, w.Ring)
 	})
 }
 
 // A peer that the driver forgets is nowhere any more, and the ring mends.
 func TestDrop(t *testing.T) {
 	w := ringOf(t, 6, Options{Questions: 64})
-	all := w.members()
+	all := w.Members()
 	gone := peer.Peer(all[2])
 	w.r.Drop(gone)
 	for s := range w.r.nodes {
@@ -211,7 +212,7 @@ func TestDrop(t *testing.T) {
 			}
 		}
 	}
-	w.until("mended", 5*second, w.ring)
+	w.Until("mended", 5*second, w.Ring)
 }
 
 func TestUnknownCommandPanics(t *testing.T) {
@@ -223,7 +224,7 @@ func TestUnknownCommandPanics(t *testing.T) {
 					t.Errorf("kind %d is taken", kind)
 				}
 			}()
-			w.command(0, peer.Event{Kind: kind})
+			w.Command(0, peer.Event{Kind: kind})
 		}()
 	}
 }
@@ -231,28 +232,28 @@ func TestUnknownCommandPanics(t *testing.T) {
 // What a ring does all the time takes nothing off the heap.
 func TestNoGarbage(t *testing.T) {
 	w := ringOf(t, 8, Options{Questions: 64})
-	all := w.members()
+	all := w.Members()
 	me, below := all[2], peer.Peer(all[1])
 	events := []peer.Event{
 		{Kind: ask, From: below, Flags: notify, Tag: 5},
-		{Kind: look, From: below, Hops: 3, Num: 100, Tag: 6, Key: w.ids[all[6]], Peers: []peer.Peer{below}},
-		{Kind: look, From: below, Hops: 3, Num: 100, Tag: 6, Key: w.ids[me], Peers: []peer.Peer{below}},
-		{Kind: peer.Locate, From: peer.Nobody, Tag: 7, Key: w.ids[me]},
+		{Kind: look, From: below, Hops: 3, Num: 100, Tag: 6, Key: w.IDs[all[6]], Peers: []peer.Peer{below}},
+		{Kind: look, From: below, Hops: 3, Num: 100, Tag: 6, Key: w.IDs[me], Peers: []peer.Peer{below}},
+		{Kind: peer.Locate, From: peer.Nobody, Tag: 7, Key: w.IDs[me]},
 		{Kind: tick, From: peer.Nobody},
 	}
 	var due peer.Event
 	for i := range events {
 		ev := &events[i]
-		ev.At = w.now
+		ev.At = w.Now
 		n := testing.AllocsPerRun(100, func() {
 			ev.Tag = w.r.nodes[me].tick
-			w.env.Begin(me)
-			w.r.Handle(w.env, me, ev)
+			w.Env.Begin(me)
+			w.r.Handle(w.Env, me, ev)
 			if ev.Kind == tick { // and the answer of the one who was asked
 				n := &w.r.nodes[me]
-				due = peer.Event{At: w.now, From: n.ask.to, Kind: tell, Flags: accepted, Tag: n.ask.tag, Peers: w.r.nexts(peer.Slot(n.ask.to))}
-				w.env.Begin(me)
-				w.r.Handle(w.env, me, &due)
+				due = peer.Event{At: w.Now, From: n.ask.to, Kind: tell, Flags: accepted, Tag: n.ask.tag, Peers: w.r.nexts(peer.Slot(n.ask.to))}
+				w.Env.Begin(me)
+				w.r.Handle(w.Env, me, &due)
 			}
 		})
 		if n != 0 {

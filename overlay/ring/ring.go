@@ -24,7 +24,25 @@ type Options struct {
 	Wait       int64 // the least wait for a lookup's answer, two and four times that after further tries; 0 means 300 ms
 	Hops       int   // most datagrams of a lookup; 0 means 4096
 	Fixed      bool  // a member answers for no key before the known member below it: data that does not move when a node dies
+	Above      Above // a machine built on this one; nil: lookups go from neighbour to neighbour
 }
+
+// Above is a machine that is built on a ring, which keeps its neighbours and walks its lookups: what it adds is
+// members farther away. Every lookup then goes to the known member that lies the nearest before the key, and to
+// the owner itself when that is among the successors.
+type Above interface {
+	// Far are a slot's members beyond its successors, with Nobody where one is missing; the ring only reads them.
+	Far(peer.Slot) []peer.Peer
+	// Located ends a Locate whose Flags are [Upkeep], as Done does for others.
+	Located(env *peer.Env, self peer.Slot, ev *peer.Event)
+}
+
+// Upkeep, in the Flags of a Locate, is a question of the machine above for itself: nobody is charged for it. Where
+// Peers names one, that one is taken for the owner and asked, twice; else the lookup is as any.
+const Upkeep uint8 = 2
+
+// Timers is the first kind of timers that the ring leaves to a machine above.
+const Timers = overdue + 1
 
 const (
 	millisecond = 1_000_000
@@ -44,7 +62,7 @@ const (
 const (
 	ask    = peer.Travels + iota // who are your neighbours? Flags: notify
 	tell                         // Peers: predecessor (to itself, the one before it; if there is none, the teller), successors; Flags: accepted, out, settled
-	look                         // Key, Hops, Num most hops, Peers: who asks; Flags: which way
+	look                         // Key, Hops, Num most hops, Peers: who asks; Flags: which way, and how
 	answer                       // to look. Hops, Num epoch; Flags: an outcome. The sender is the owner
 	leave                        // Key: owned the keys after it, if Flags say so; Peers: its successors
 )
@@ -77,7 +95,7 @@ type node struct {
 	hoped    bool // who was asked last was not the successor
 	nexts    uint8
 	known    uint8  // contacts
-	turn     uint8  // the contact to ask next when there is no successor
+	turn     uint16 // the contact to ask next when there is no successor
 	graves   uint16 // next to be overwritten
 	free     uint16
 	pred     peer.Peer
@@ -189,7 +207,7 @@ func (r *Ring) Handle(env *peer.Env, self peer.Slot, ev *peer.Event) {
 		a.onTell(ev)
 	case look:
 		if len(ev.Peers) == 1 {
-			a.route(lookup{ev.Key, ev.Peers[0], ev.Tag, ev.Hops, min(ev.Num, uint64(r.o.Hops)), ev.Flags}, ev.From)
+			a.route(lookup{ev.Key, ev.Peers[0], ev.Tag, ev.Hops, min(ev.Num, uint64(r.o.Hops)), ev.Flags & ways, ev.Flags &^ ways}, ev.From)
 		}
 	case answer:
 		a.onAnswer(ev)
@@ -237,6 +255,11 @@ func (r *Ring) Drop(p peer.Peer) {
 			}
 		}
 	}
+	for i := range r.questions {
+		if q := &r.questions[i]; q.tries > 0 && q.via == p {
+			q.via = peer.Nobody
+		}
+	}
 }
 
 // without removes a peer in place and returns how many are left.
@@ -256,6 +279,19 @@ func (r *Ring) nexts(s peer.Slot) []peer.Peer {
 
 func (r *Ring) known(s peer.Slot) []peer.Peer {
 	return r.contacts[int(s)*r.o.Contacts:][:r.nodes[s].known]
+}
+
+// Member says whether a slot takes part.
+func (r *Ring) Member(s peer.Slot) bool { return r.nodes[s].in }
+
+// Successors are those of a slot, the nearest first, valid until its next event.
+func (r *Ring) Successors(s peer.Slot) []peer.Peer { return r.nexts(s) }
+
+func (r *Ring) far(s peer.Slot) []peer.Peer {
+	if r.o.Above == nil {
+		return nil
+	}
+	return r.o.Above.Far(s)
 }
 
 func (r *Ring) dead(s peer.Slot) []grave {

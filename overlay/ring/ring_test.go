@@ -10,22 +10,23 @@ import (
 
 	"servent/peer"
 	"servent/peer/keyspace"
+	"servent/peer/peertest"
 )
 
 // 64 nodes that know one member each join one after the other, a tenth of a second apart.
 func TestJoinThroughOneMember(t *testing.T) {
-	w := newWorld(t, 1, places(1, 64), Options{Questions: 64})
-	for s := range w.ids {
+	w := newWorld(t, 1, peertest.Places(1, 64), Options{Questions: 64})
+	for s := range w.IDs {
 		if s > 0 {
-			w.command(peer.Slot(s), peer.Event{Kind: peer.Know, Peers: []peer.Peer{peer.Peer(w.rnd.IntN(s))}})
+			w.Command(peer.Slot(s), peer.Event{Kind: peer.Know, Peers: []peer.Peer{peer.Peer(w.Rnd.IntN(s))}})
 		}
-		w.command(peer.Slot(s), peer.Event{Kind: peer.Join})
-		w.run(100 * millisecond)
+		w.Command(peer.Slot(s), peer.Event{Kind: peer.Join})
+		w.Run(100 * millisecond)
 	}
-	took := w.until("one ring of 64", 10*second, w.whole)
+	took := w.Until("one ring of 64", 10*second, w.Whole)
 	t.Logf("one ring %d ms after the last joined", took/millisecond)
-	w.lookups(500, w.members())
-	if ev := w.answered(w.ask(7, peer.ID{}, peer.Around)); ev.Flags != peer.Found || ev.Peers[0] != 7 || ev.Hops != 64 {
+	w.Lookups(500, w.Members())
+	if ev := w.Answered(w.Ask(7, peer.ID{}, peer.Around)); ev.Flags != peer.Found || ev.Peers[0] != 7 || ev.Hops != 64 {
 		t.Errorf("once round: %+v, want 64 hops and back at 7", ev)
 	}
 }
@@ -34,12 +35,12 @@ func TestJoinThroughOneMember(t *testing.T) {
 func TestStartTogether(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 5, 64} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			w := newWorld(t, 2, places(2, n), Options{Questions: 64})
-			w.start()
-			took := w.until("one ring", 5*second, w.whole)
+			w := newWorld(t, 2, peertest.Places(2, n), Options{Questions: 64})
+			w.Start()
+			took := w.Until("one ring", 5*second, w.Whole)
 			t.Logf("one ring of %d after %d ms", n, took/millisecond)
-			w.lookups(100, w.members())
-			if ev := w.answered(w.ask(0, peer.ID{}, peer.Around)); ev.Flags != peer.Found || int(ev.Hops) != n {
+			w.Lookups(100, w.Members())
+			if ev := w.Answered(w.Ask(0, peer.ID{}, peer.Around)); ev.Flags != peer.Found || int(ev.Hops) != n {
 				t.Errorf("once round: %+v, want %d hops", ev, n)
 			}
 		})
@@ -49,33 +50,33 @@ func TestStartTogether(t *testing.T) {
 // At no time do two members own one key while nodes join, one by one or all together, with datagrams lost too.
 func TestRangesDoNotOverlap(t *testing.T) {
 	for seed := range uint64(16) {
-		w := newWorld(t, seed, places(seed, 12), Options{})
-		if w.loss = 0.02; seed%2 == 0 {
-			w.start()
+		w := newWorld(t, seed, peertest.Places(seed, 12), Options{})
+		if w.Loss = 0.02; seed%2 == 0 {
+			w.Start()
 			w.alone(seed, 1000)
 			continue
 		}
-		for s := range w.ids {
+		for s := range w.IDs {
 			if s > 0 {
-				w.command(peer.Slot(s), peer.Event{Kind: peer.Know, Peers: []peer.Peer{0}})
+				w.Command(peer.Slot(s), peer.Event{Kind: peer.Know, Peers: []peer.Peer{0}})
 			}
-			w.command(peer.Slot(s), peer.Event{Kind: peer.Join})
+			w.Command(peer.Slot(s), peer.Event{Kind: peer.Join})
 			w.alone(seed, 100)
 		}
-		w.until("one ring", 10*second, w.ring)
+		w.Until("one ring", 10*second, w.Ring)
 	}
 }
 
 // alone checks for some steps of 5 ms that every member's place is its own alone.
 func (w *world) alone(seed uint64, steps int) {
-	w.t.Helper()
+	w.T.Helper()
 	for range steps {
-		w.run(5 * millisecond)
-		for _, a := range w.members() {
-			for _, b := range w.members() {
+		w.Run(5 * millisecond)
+		for _, a := range w.Members() {
+			for _, b := range w.Members() {
 				x, y := w.r.See(w, a), w.r.See(w, b)
 				if a != b && x.Owns && y.Owns && keyspace.Between(x.To, y.From, y.To) {
-					w.t.Fatalf("seed %d: at %d ms nodes %d and %d both own %x", seed, w.now/millisecond, a, b, x.To[:4])
+					w.T.Fatalf("seed %d: at %d ms nodes %d and %d both own %x", seed, w.Now/millisecond, a, b, x.To[:4])
 				}
 			}
 		}
@@ -86,11 +87,11 @@ func (w *world) alone(seed uint64, steps int) {
 // 1/N, wherever the members lie: the mean is (N−1)/2, the variance (N²−1)/12.
 func TestMeanHops(t *testing.T) {
 	for _, n := range []int{4, 16, 64} {
-		w := newWorld(t, 4, places(4, n), Options{Questions: 64})
-		w.start()
-		w.until("one ring", 5*second, w.whole)
+		w := newWorld(t, 4, peertest.Places(4, n), Options{Questions: 64})
+		w.Start()
+		w.Until("one ring", 5*second, w.Whole)
 		const lookups = 5000
-		got, want := w.lookups(lookups, w.members()), float64(n-1)/2
+		got, want := w.Lookups(lookups, w.Members()), float64(n-1)/2
 		t.Logf("N=%d: %.3f hops, want %.1f; one standard error is %.3f", n, got, want, math.Sqrt(float64(n*n-1)/12/lookups))
 		if math.Abs(got-want) > 0.03*want {
 			t.Errorf("N=%d: mean hops %.3f, want %.1f within 3 %%", n, got, want)
@@ -102,16 +103,16 @@ func TestMeanHops(t *testing.T) {
 // again, and every lookup is answered rightly.
 func TestQuarterDies(t *testing.T) {
 	for seed := range uint64(5) {
-		w := newWorld(t, seed, places(seed, 64), Options{Questions: 64})
-		w.start()
-		w.until("one ring", 5*second, w.whole)
-		w.run(3 * second)
-		for _, s := range w.rnd.Perm(64)[:16] {
-			w.down[s] = true
+		w := newWorld(t, seed, peertest.Places(seed, 64), Options{Questions: 64})
+		w.Start()
+		w.Until("one ring", 5*second, w.Whole)
+		w.Run(3 * second)
+		for _, s := range w.Rnd.Perm(64)[:16] {
+			w.Down[s] = true
 		}
-		took := w.until("whole again", 6*second, w.closed)
+		took := w.Until("whole again", 6*second, w.Closed)
 		t.Logf("seed %d: whole again after %d ms", seed, took/millisecond)
-		w.lookups(500, w.members())
+		w.Lookups(500, w.Members())
 	}
 }
 
@@ -119,17 +120,17 @@ func TestQuarterDies(t *testing.T) {
 func TestOneDies(t *testing.T) {
 	worst := int64(0)
 	for s := range peer.Slot(16) {
-		w := newWorld(t, 5, places(5, 16), Options{})
-		w.start()
-		w.until("one ring", 5*second, w.whole)
-		w.run(3*second + int64(s)*37*millisecond)
-		w.down[s] = true
-		worst = max(worst, w.until("whole again", 6*second, w.closed))
-		if w.whole() == nil {
+		w := newWorld(t, 5, peertest.Places(5, 16), Options{})
+		w.Start()
+		w.Until("one ring", 5*second, w.Whole)
+		w.Run(3*second + int64(s)*37*millisecond)
+		w.Down[s] = true
+		worst = max(worst, w.Until("whole again", 6*second, w.Closed))
+		if w.Whole() == nil {
 			t.Error("all say that the ring is whole, though a member known from outside is away")
 		}
-		w.wake(s) // it was only paused
-		w.until("the paused one is back", 10*second, w.whole)
+		w.Wake(s) // it was only paused
+		w.Until("the paused one is back", 10*second, w.Whole)
 	}
 	t.Logf("whole again after %d ms at worst", worst/millisecond)
 	if worst > 3*second {
@@ -139,24 +140,24 @@ func TestOneDies(t *testing.T) {
 
 // The question that met a dead neighbour is asked again by way of another member.
 func TestLookupsWhileOneIsDead(t *testing.T) {
-	w := newWorld(t, 6, places(6, 16), Options{Questions: 256})
-	w.start()
-	w.until("one ring", 5*second, w.whole)
-	w.run(3 * second)
-	dead := w.members()[5]
-	w.down[dead] = true
+	w := newWorld(t, 6, peertest.Places(6, 16), Options{Questions: 256})
+	w.Start()
+	w.Until("one ring", 5*second, w.Whole)
+	w.Run(3 * second)
+	dead := w.Members()[5]
+	w.Down[dead] = true
 	tags := map[peer.Tag]peer.ID{}
 	for i := range 200 {
 		key := keyspace.Of(fmt.Sprint("k", i))
-		if keyspace.Between(key, w.r.nodes[dead].low, w.ids[dead]) {
+		if keyspace.Between(key, w.r.nodes[dead].low, w.IDs[dead]) {
 			continue // its own keys wait for the repair
 		}
-		tags[w.ask(w.members()[i%15], key, 0)] = key
+		tags[w.Ask(w.Members()[i%15], key, 0)] = key
 	}
-	w.run(8 * second)
+	w.Run(8 * second)
 	wrong := 0
 	for tag, key := range tags {
-		if ev := w.done[tag]; ev.Kind != peer.Locate || ev.Flags != peer.Found || ev.Peers[0] != w.owner(key) {
+		if ev := w.Done[tag]; ev.Kind != peer.Locate || ev.Flags != peer.Found || ev.Peers[0] != w.Owner(key) {
 			wrong++
 			t.Logf("%x: %+v", key, ev)
 		}
@@ -170,14 +171,14 @@ func TestLookupsWhileOneIsDead(t *testing.T) {
 // when the cut is over they are one again.
 func TestPartition(t *testing.T) {
 	for seed := range uint64(4) {
-		w := newWorld(t, seed, places(seed, 32), Options{Questions: 64})
-		w.start()
-		w.until("one ring", 5*second, w.whole)
-		side := func(p peer.Peer) bool { return w.ids[p][19]&1 == 0 }
-		w.cut = func(a, b peer.Peer) bool { return side(a) != side(b) }
-		w.run(8 * second)
+		w := newWorld(t, seed, peertest.Places(seed, 32), Options{Questions: 64})
+		w.Start()
+		w.Until("one ring", 5*second, w.Whole)
+		side := func(p peer.Peer) bool { return w.IDs[p][19]&1 == 0 }
+		w.Cut = func(a, b peer.Peer) bool { return side(a) != side(b) }
+		w.Run(8 * second)
 		missing := 0
-		for _, s := range w.members() {
+		for _, s := range w.Members() {
 			if v := w.r.See(w, s); !v.Whole && v.Why != "" {
 				missing++
 			}
@@ -188,43 +189,43 @@ func TestPartition(t *testing.T) {
 		for _, half := range []bool{true, false} {
 			w.halfRing(half, side)
 		}
-		w.cut = nil
-		took := w.until("one ring again", 10*second, w.whole)
+		w.Cut = nil
+		took := w.Until("one ring again", 10*second, w.Whole)
 		t.Logf("seed %d: %d said so; one ring %d ms after the cut", seed, missing, took/millisecond)
-		w.lookups(200, w.members())
+		w.Lookups(200, w.Members())
 	}
 }
 
 // halfRing checks that one side of a cut is a ring of its own.
 func (w *world) halfRing(half bool, side func(peer.Peer) bool) {
-	w.t.Helper()
-	was := slices.Clone(w.down)
-	for s := range w.down {
-		w.down[s] = w.down[s] || side(peer.Peer(s)) != half
+	w.T.Helper()
+	was := slices.Clone(w.Down)
+	for s := range w.Down {
+		w.Down[s] = w.Down[s] || side(peer.Peer(s)) != half
 	}
-	if err := w.ring(); err != nil {
-		w.t.Errorf("a ring on one side of the cut: %v", err)
+	if err := w.Ring(); err != nil {
+		w.T.Errorf("a ring on one side of the cut: %v", err)
 	}
-	w.down = was
+	w.Down = was
 }
 
 // Every tenth datagram is lost: the ring forms, mends and answers all the same.
 func TestLoss(t *testing.T) {
-	w := newWorld(t, 8, places(8, 32), Options{Questions: 64})
-	w.loss = 0.1
-	w.start()
-	w.until("one ring", 15*second, w.ring)
+	w := newWorld(t, 8, peertest.Places(8, 32), Options{Questions: 64})
+	w.Loss = 0.1
+	w.Start()
+	w.Until("one ring", 15*second, w.Ring)
 	right, n := 0, 1000
 	for range n / 50 {
 		tags := map[peer.Tag]peer.ID{}
 		for i := range 50 {
-			key := keyspace.Of(fmt.Sprint(w.now, i))
-			tags[w.ask(w.members()[w.rnd.IntN(32)], key, 0)] = key
-			w.run(20 * millisecond)
+			key := keyspace.Of(fmt.Sprint(w.Now, i))
+			tags[w.Ask(w.Members()[w.Rnd.IntN(32)], key, 0)] = key
+			w.Run(20 * millisecond)
 		}
-		w.run(12 * second)
+		w.Run(12 * second)
 		for tag, key := range tags {
-			if ev := w.done[tag]; ev.Kind == peer.Locate && ev.Flags == peer.Found && ev.Peers[0] == w.owner(key) {
+			if ev := w.Done[tag]; ev.Kind == peer.Locate && ev.Flags == peer.Found && ev.Peers[0] == w.Owner(key) {
 				right++
 			}
 		}
@@ -243,23 +244,23 @@ func TestLoss(t *testing.T) {
 	if got := float64(right) / float64(n); got < want-0.05 {
 		t.Errorf("%.3f of the lookups are right, want %.3f", got, want)
 	}
-	w.down[3], w.down[17] = true, true
-	w.until("whole again", 15*second, w.ring)
+	w.Down[3], w.Down[17] = true, true
+	w.Until("whole again", 15*second, w.Ring)
 }
 
 // The same seed is the same run, event for event.
 func TestSameSeedSameRun(t *testing.T) {
 	run := func(seed uint64) uint64 {
-		w := newWorld(t, seed, places(1, 32), Options{Questions: 64})
-		w.loss = 0.05
-		w.start()
-		w.run(3 * second)
+		w := newWorld(t, seed, peertest.Places(1, 32), Options{Questions: 64})
+		w.Loss = 0.05
+		w.Start()
+		w.Run(3 * second)
 		for i := range 100 {
-			w.ask(peer.Slot(i%32), keyspace.Of(fmt.Sprint(i)), 0)
+			w.Ask(peer.Slot(i%32), keyspace.Of(fmt.Sprint(i)), 0)
 		}
-		w.down[5], w.down[6] = true, true
-		w.run(20 * second)
-		return w.hash
+		w.Down[5], w.Down[6] = true, true
+		w.Run(20 * second)
+		return w.Hash
 	}
 	a, b, other := run(1), run(1), run(2)
 	if a != b || a == other {
@@ -272,38 +273,38 @@ func TestSameSeedSameRun(t *testing.T) {
 func TestTwin(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n := rapid.IntRange(2, 20).Draw(rt, "nodes")
-		w := newWorld(rt, rapid.Uint64().Draw(rt, "seed"), places(uint64(n), n), Options{Questions: 64, Contacts: n})
+		w := newWorld(rt, rapid.Uint64().Draw(rt, "seed"), peertest.Places(uint64(n), n), Options{Questions: 64, Contacts: n})
 		all := make([]peer.Peer, n)
 		for i := range all {
 			all[i] = peer.Peer(i)
 		}
-		for s := range w.ids {
-			w.command(peer.Slot(s), peer.Event{Kind: peer.Know, Peers: all})
+		for s := range w.IDs {
+			w.Command(peer.Slot(s), peer.Event{Kind: peer.Know, Peers: all})
 		}
-		w.command(0, peer.Event{Kind: peer.Join})
+		w.Command(0, peer.Event{Kind: peer.Join})
 		for _, step := range rapid.SliceOfN(rapid.IntRange(0, 3*n-1), 1, 30).Draw(rt, "steps") {
 			s := peer.Slot(step / 3)
 			switch step % 3 {
 			case 0:
-				w.wake(s)
-				w.command(s, peer.Event{Kind: peer.Join})
+				w.Wake(s)
+				w.Command(s, peer.Event{Kind: peer.Join})
 			case 1:
-				if !w.down[s] {
-					w.command(s, peer.Event{Kind: peer.Leave})
+				if !w.Down[s] {
+					w.Command(s, peer.Event{Kind: peer.Leave})
 				}
 			case 2:
-				w.down[s] = true
+				w.Down[s] = true
 			}
-			w.run(int64(rapid.IntRange(0, 2000).Draw(rt, "ms")) * millisecond)
+			w.Run(int64(rapid.IntRange(0, 2000).Draw(rt, "ms")) * millisecond)
 		}
-		if len(w.members()) == 0 {
+		if len(w.Members()) == 0 {
 			return
 		}
-		w.until("as in the list", 30*second, w.ring)
-		w.run(10 * second)
-		if err := w.ring(); err != nil {
+		w.Until("as in the list", 30*second, w.Ring)
+		w.Run(10 * second)
+		if err := w.Ring(); err != nil {
 			rt.Errorf("it did not stay as in the list: %v", err)
 		}
-		w.lookups(20, w.members())
+		w.Lookups(20, w.Members())
 	})
 }

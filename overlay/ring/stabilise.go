@@ -106,9 +106,11 @@ func (a act) seek() {
 	}
 	if len(next) == 0 {
 		best = n.pred
-		for i := range 2 * len(known) { // first those that are not taken for dead
-			if p := known[(int(n.turn)+i)%len(known)]; i >= len(known) && best == peer.Nobody || !a.dead(p) {
-				best, n.turn = p, uint8((int(n.turn)+i+1)%len(known))
+		all := a.acquaintances()
+		for i := range 2 * all { // first those that are not taken for dead
+			p := a.acquaintance((int(n.turn) + i) % all)
+			if p != peer.Nobody && (i >= all && best == peer.Nobody || !a.dead(p)) {
+				best, n.turn = p, uint16((int(n.turn)+i+1)%all)
 				break
 			}
 		}
@@ -119,6 +121,17 @@ func (a act) seek() {
 	case len(next) > 0:
 		a.question(&n.ask, next[0], notify)
 	}
+}
+
+// acquaintances are how many members this node may ask beside its successors: contacts, then those far away.
+func (a act) acquaintances() int { return int(a.n.known) + len(a.r.far(a.self)) }
+
+// acquaintance is one of them; Nobody where one is missing.
+func (a act) acquaintance(i int) peer.Peer {
+	if known := a.r.known(a.self); i < len(known) {
+		return known[i]
+	}
+	return a.r.far(a.self)[i-int(a.n.known)]
 }
 
 func (a act) question(q *asked, to peer.Peer, flags uint8) {
@@ -402,6 +415,7 @@ func (a act) dead(p peer.Peer) bool {
 	return false
 }
 
+// bury takes a peer for dead for some periods.
 func (a act) bury(p peer.Peer) {
 	a.alive(p) // one grave each
 	all := a.r.dead(a.self)
