@@ -81,8 +81,8 @@ var Table = []Row{
 	{Word: system.Ring, Textbook: "ring", Where: EveryNode, Way: Neighbours, Key: Must, Copies: May, Data: anyData, By: requests, Built: true,
 		Theory:  "a lookup takes N/2 hops one way on average; each node knows two neighbours",
 		Drawing: "client ──▶ n1 ─▶ n2 ─▶ n3 ─┐\n            ▲               │\n            └───────────────┘"},
-	{Word: system.Chord, Textbook: "structured peer-to-peer (Chord)", Where: EveryNode, Way: Overlay, Key: Must, Copies: May, Data: anyData, By: requests,
-		Theory:  "a lookup takes O(log N) hops; each node knows O(log N) others (Stoica et al., SIGCOMM 2001, theorem 2)",
+	{Word: system.Chord, Textbook: "structured peer-to-peer (Chord)", Where: EveryNode, Way: Overlay, Key: Must, Copies: May, Data: anyData, By: requests, Built: true,
+		Theory:  "a lookup takes ½·log2 N hops on average, fewer by the successors that are known; each node knows O(log N) others (Stoica et al., ToN 2003)",
 		Drawing: "client ──▶ n1 ──finger──▶ n5 ──▶ owner"},
 	{Word: system.Pastry, Textbook: "structured peer-to-peer (Pastry)", Where: EveryNode, Way: Overlay, Key: Must, Copies: May, Data: anyData, By: requests,
 		Theory:  "a lookup takes O(log N) hops, each to a node nearby that shares a longer prefix",
@@ -127,6 +127,10 @@ func Words(builtOnly bool) []string {
 	}
 	return words
 }
+
+// Circle says whether members stand on a circle, each of them owning the keys between the one before and itself.
+// Of the overlays that go hop by hop Chord is the one that runs; others may divide keys otherwise.
+func (r Row) Circle() bool { return r.Way == Neighbours || r.Way == Overlay && r.Built }
 
 // Unbuilt is what a user is told about a row that cannot be run yet.
 func (r Row) Unbuilt() string {

@@ -44,23 +44,22 @@ type Options struct {
 
 // Node is one servent process with everything in it.
 type Node struct {
-	boot    Boot
-	opt     Options
-	log     *slog.Logger
-	keep    *identity.Keeper
-	link    *link.Secure
-	http1   *link.Transport // to other nodes' instances
-	http2   *link.Transport // to servers
-	process *process.Driver
-	agent   *agent.Agent
-
+	boot      Boot
+	opt       Options
+	log       *slog.Logger
+	keep      *identity.Keeper
+	link      *link.Secure
+	http1     *link.Transport // to other nodes' instances
+	http2     *link.Transport // to servers
+	process   *process.Driver
+	agent     *agent.Agent
 	container *container.Driver
 	l7        *l7.Switch
 	l4        *l4.Switch
 	meter     *meter.Book
 	place     *link.Station
 	doors     doors
-	rings     *rings
+	overlays  *overlays
 	stores    *stores
 	cluster   control.Cluster // set by openControl
 	started   time.Time
@@ -162,7 +161,7 @@ func build(boot Boot, o Options) (*Node, error) {
 			return n.link.Dial(ctx, to, link.Tunnel)
 		},
 		Station: n.place, Meter: n.meter, Hold: holdFor, Log: n.log})
-	n.rings = newRings(boot.ID, n.link.Datagrams(), n.overlayOptions)
+	n.overlays = newOverlays(boot.ID, n.link.Datagrams(), n.overlayOptions)
 	n.doors = doors{node: n, open: map[int]*door{}}
 	return n, nil
 }
@@ -197,7 +196,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	heart.run(below, "tunnels", func(ctx context.Context) error { return n.l4.Peer(ctx, tunnels) })
 	heart.run(below, "alive", func(ctx context.Context) error { return hold(ctx, alive) })
 	heart.run(below, "link", func(ctx context.Context) error { return n.link.Serve(ctx, ln) })
-	heart.run(below, "rings", func(ctx context.Context) error { return n.rings.serve(ctx, n.address(linkOffset)) })
+	heart.run(below, "overlays", func(ctx context.Context) error { return n.overlays.serve(ctx, n.address(linkOffset)) })
 	n.opt.Tell(Told{Serving: true})
 
 	rim.run(above, "agent", n.agent.Run)
@@ -251,9 +250,9 @@ func (n *Node) follow(ctx context.Context) error {
 	}, func(v *control.View) error {
 		n.view.Store(v)
 		n.agent.Follow(v.Plan)
-		n.rings.follow(v.Plan)
+		n.overlays.follow(v.Plan)
 		table := route.Build(v.Plan, v.Seen, n.boot.ID)
-		n.rings.attach(table)
+		n.overlays.attach(table)
 		n.stores.follow(v, table) // before their owners change by the table
 		n.table.Store(table)
 		n.news.tell()

@@ -49,7 +49,7 @@ func (s *stores) start(spec driver.Spec, data string) (*inside.Program, error) {
 	o := store.Options{Name: string(spec.Instance), Read: store.Rule(svc.Read), Write: store.Rule(svc.Write), Log: s.node.log.With("instance", spec.Instance)}
 	var lease *terms
 	switch {
-	case svc.Architecture == system.Ring:
+	case svc.Architecture == system.Ring, svc.Architecture == system.Chord:
 		o.Cluster, o.OneCopy = &fellows{stores: s, service: name, self: spec.Instance, ring: true}, true
 		o.NoCAS = "while a ring mends itself two nodes may take themselves for a key's owner; single has compare-and-set"
 	case svc.Architecture == system.Partitioned:

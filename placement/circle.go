@@ -2,18 +2,19 @@ package placement
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 
 	"servent/architecture"
 	"servent/system"
 )
 
-// circle says where the members of the service's ring stand from now on. A member keeps its place for as
+// circle says where the members of the service's ring, or of an overlay that divides keys on one, stand from now on. A member keeps its place for as
 // long as it is planned: one that is lost with its node, or waits for its data, comes back to its keys. A
 // new one joins when it is ready and takes half of the longest range, so that only those keys get another
 // owner; never where keys stand for data on disk. While nobody has been ready yet all ranges are alike.
 func (t *turn) circle(p *part) system.Places {
-	if row, _ := architecture.Of(p.svc.Architecture); row.Way != architecture.Neighbours || p.removed {
+	if row, _ := architecture.Of(p.svc.Architecture); !row.Circle() || p.removed {
 		return nil
 	}
 	byOrdinal(p.active)
@@ -76,7 +77,8 @@ func Circle(stand system.Places, join []system.InstanceID) system.Places {
 	if len(stand) == 0 {
 		out := make(system.Places, len(join))
 		for i, id := range join {
-			out[i] = system.Place{Instance: id, At: ^uint64(0) / uint64(len(join)) * uint64(i)}
+			at, _ := bits.Div64(uint64(i), 0, uint64(len(join))) // i·2^64/n: of 2^k members, m are exactly m·2^(64−k) apart
+			out[i] = system.Place{Instance: id, At: at}
 		}
 		return out
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"servent/link"
+	"servent/overlay/chord"
 	"servent/overlay/ring"
 	"servent/peer"
 	"servent/peer/wire"
@@ -18,21 +19,36 @@ import (
 	"servent/system"
 )
 
-// rings are this node's places in the rings of its plan's services: a machine each, and one socket for all.
-// A node that is no member of a ring asks those who are. Every datagram begins with its ring's name.
-type rings struct {
+// overlays are this node's places in the overlays of its plan's services: a machine each, and one socket for all.
+// A node that is no member of an overlay asks those who are. Every datagram begins with its service's name.
+type overlays struct {
 	self system.NodeID
 	over *link.Datagrams
 	opt  func() wire.Options // what all have alike
 	news chan struct{}       // has room for one word: something began
 
 	mu   sync.Mutex // guards open, and each one's members and stop
-	open map[system.ServiceName]*ringed
+	open map[system.ServiceName]*joined
 }
 
-// ringed is one ring as this node takes part in it.
-type ringed struct {
+// machineOf is the table of overlays: the machine of an architecture, or nil where it is none or not built. With fixed,
+// keys stand for data that does not move when a node dies.
+func machineOf(a system.Architecture, fixed bool) wire.Machine {
+	o := ring.Options{Questions: 4096, Contacts: 255, Fixed: fixed}
+	switch a {
+	case system.Ring:
+		return ring.New(1, o)
+	case system.Chord:
+		return chord.New(1, chord.Options{Ring: o})
+	default:
+		return nil
+	}
+}
+
+// joined is one overlay as this node takes part in it.
+type joined struct {
 	name    system.ServiceName
+	kind    system.Architecture
 	fixed   bool
 	wire    *wire.Wire
 	over    *link.Datagrams
@@ -46,14 +62,14 @@ type letter struct {
 	b    []byte
 }
 
-const mailbox = 256 // datagrams of one ring that wait to be handled; more are lost, as on any network
+const mailbox = 256 // datagrams of one overlay that wait to be handled; more are lost, as on any network
 
-func newRings(self system.NodeID, over *link.Datagrams, o func() wire.Options) *rings {
-	return &rings{self: self, over: over, opt: o, news: make(chan struct{}, 1), open: map[system.ServiceName]*ringed{}}
+func newOverlays(self system.NodeID, over *link.Datagrams, o func() wire.Options) *overlays {
+	return &overlays{self: self, over: over, opt: o, news: make(chan struct{}, 1), open: map[system.ServiceName]*joined{}}
 }
 
-// follow makes the plan's rings this node's: new ones begin, members are told, those that are gone end.
-func (r *rings) follow(plan *system.Plan) {
+// follow makes the plan's overlays this node's: new ones begin, members are told, those that are gone end.
+func (r *overlays) follow(plan *system.Plan) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	wanted := map[system.ServiceName]bool{}
@@ -63,8 +79,7 @@ func (r *rings) follow(plan *system.Plan) {
 			if d.Ring == nil {
 				continue
 			}
-			wanted[d.Service.Name] = true
-			r.join(d)
+			wanted[d.Service.Name] = r.join(d)
 		}
 	}
 	for name := range r.open {
@@ -74,17 +89,22 @@ func (r *rings) follow(plan *system.Plan) {
 	}
 }
 
-// join takes part in a service's ring, and tells the machine who else does; mu is held.
-func (r *rings) join(d *system.Deployment) {
-	name, fixed := d.Service.Name, d.Service.Tied()
-	if in := r.open[name]; in != nil && in.fixed != fixed {
+// join takes part in a service's overlay, and tells the machine who else does; false: this program knows no such
+// overlay. mu is held.
+func (r *overlays) join(d *system.Deployment) bool {
+	name, kind, fixed := d.Service.Name, d.Service.Architecture, d.Service.Tied()
+	if in := r.open[name]; in != nil && (in.kind != kind || in.fixed != fixed) {
 		r.leave(name)
 	}
 	in := r.open[name]
 	if in == nil {
-		in = &ringed{name: name, fixed: fixed, over: r.over, mail: make(chan letter, mailbox)}
+		machine := machineOf(kind, fixed)
+		if machine == nil {
+			return false
+		}
+		in = &joined{name: name, kind: kind, fixed: fixed, over: r.over, mail: make(chan letter, mailbox)}
 		o := r.opt()
-		o.Self, o.Datagrams, o.Machine = r.self, in, ring.New(1, ring.Options{Questions: 4096, Contacts: 255, Fixed: fixed})
+		o.Self, o.Datagrams, o.Machine = r.self, in, machine
 		in.wire = wire.New(o)
 		r.open[name] = in
 		select {
@@ -96,10 +116,11 @@ func (r *rings) join(d *system.Deployment) {
 		in.members = members
 		in.wire.Members(members)
 	}
+	return true
 }
 
 // leave ends one; mu is held.
-func (r *rings) leave(name system.ServiceName) {
+func (r *overlays) leave(name system.ServiceName) {
 	in := r.open[name]
 	delete(r.open, name)
 	if in.stop != nil {
@@ -107,7 +128,7 @@ func (r *rings) leave(name system.ServiceName) {
 	}
 }
 
-// membersOf are the nodes on a service's ring.
+// membersOf are the nodes on a service's circle.
 func membersOf(d *system.Deployment) []wire.Member {
 	var out []wire.Member
 	for _, p := range d.Ring {
@@ -126,8 +147,8 @@ func position(place uint64) (id peer.ID) {
 	return id
 }
 
-// serve runs all rings until ctx ends. While there is none it opens nothing.
-func (r *rings) serve(ctx context.Context, address string) error {
+// serve runs all overlays until ctx ends. While there is none it opens nothing.
+func (r *overlays) serve(ctx context.Context, address string) error {
 	select {
 	case <-ctx.Done():
 		return nil
@@ -143,7 +164,7 @@ func (r *rings) serve(ctx context.Context, address string) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	carrying, carry := context.WithCancel(context.WithoutCancel(ctx)) // to the last word of those who leave
-	var rings, below sync.WaitGroup
+	var running, below sync.WaitGroup
 	below.Go(func() { cancel(r.over.Serve(carrying, socket)) })
 	below.Go(func() { r.sort(carrying) })
 	for open := true; open; {
@@ -154,10 +175,10 @@ func (r *rings) serve(ctx context.Context, address string) error {
 			}
 			life, stop := context.WithCancel(ctx)
 			in.stop = stop
-			rings.Go(func() {
+			running.Go(func() {
 				defer stop()
 				if err := in.wire.Run(life); err != nil {
-					cancel(fmt.Errorf("ring of %s: %w", in.name, err))
+					cancel(fmt.Errorf("overlay of %s: %w", in.name, err))
 				}
 			})
 		}
@@ -168,7 +189,7 @@ func (r *rings) serve(ctx context.Context, address string) error {
 			open = false
 		}
 	}
-	rings.Wait()
+	running.Wait()
 	carry()
 	below.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -177,8 +198,8 @@ func (r *rings) serve(ctx context.Context, address string) error {
 	return nil
 }
 
-// sort gives every datagram to its ring.
-func (r *rings) sort(ctx context.Context) {
+// sort gives every datagram to its overlay.
+func (r *overlays) sort(ctx context.Context) {
 	for {
 		from, b, err := r.over.Receive(ctx)
 		if err != nil {
@@ -202,13 +223,13 @@ func (r *rings) sort(ctx context.Context) {
 }
 
 // Send implements [wire.Datagrams].
-func (in *ringed) Send(to system.NodeID, b []byte) error {
+func (in *joined) Send(to system.NodeID, b []byte) error {
 	out := append(make([]byte, 0, 1+len(in.name)+len(b)), byte(len(in.name)))
 	return in.over.Send(to, append(append(out, in.name...), b...))
 }
 
 // Receive implements [wire.Datagrams].
-func (in *ringed) Receive(ctx context.Context) (system.NodeID, []byte, error) {
+func (in *joined) Receive(ctx context.Context) (system.NodeID, []byte, error) {
 	select {
 	case l := <-in.mail:
 		return l.from, l.b, nil
@@ -218,7 +239,7 @@ func (in *ringed) Receive(ctx context.Context) (system.NodeID, []byte, error) {
 }
 
 // attach gives a table's locators their overlays.
-func (r *rings) attach(t *route.Table) {
+func (r *overlays) attach(t *route.Table) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name, s := range t.Services {
