@@ -122,6 +122,7 @@ func TestKVDivided(t *testing.T) {
 		divided(t, strings.Replace(fmt.Sprintf(kvFile, "partitioned"), "route:", "scale: {min: 3}\n      route:", 1))
 	})
 	t.Run("ring", func(t *testing.T) { divided(t, fmt.Sprintf(kvFile, "ring")) })
+	t.Run("chord", func(t *testing.T) { divided(t, fmt.Sprintf(kvFile, "chord")) })
 }
 
 func divided(t *testing.T, file string) {

@@ -156,7 +156,7 @@ func (r *run) setup(v Variant, nodes int) (law.Setup, law.Goal, error) {
 		Service: law.Fixed(perRequest(c.Rate)), Pass: perRequest(pass(c)), Link: here.To[groups[0].Site].Delay}
 	if v.Up {
 		s.Nodes, s.Workers = 1, nodes*s.Workers
-	} else if r.keyed() && (svc.Architecture == system.Partitioned || svc.Architecture == system.Ring) {
+	} else if r.keyed() && divides(svc.Architecture) {
 		s.Shares = r.shares(svc.Architecture, nodes)
 	}
 	if r.depth == result.Full {

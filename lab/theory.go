@@ -78,7 +78,7 @@ func (r *run) expect(v Variant, svc *system.Service, nodes int) (law.Expected, e
 	cl := law.Cluster{Nodes: nodes, Workers: max(1, c.Workers), Rate: c.Rate, Pass: pass(c)}
 	if v.Up {
 		cl.Nodes, cl.Workers = 1, nodes*cl.Workers
-	} else if (svc.Architecture == system.Partitioned || svc.Architecture == system.Ring) && r.keyed() {
+	} else if divides(svc.Architecture) && r.keyed() {
 		cl.Shares = r.shares(svc.Architecture, nodes)
 	}
 	return law.Expect(svc.Architecture, cl)
@@ -87,7 +87,13 @@ func (r *run) expect(v Variant, svc *system.Service, nodes int) (law.Expected, e
 // mostWeighed is how many keys are weighed one by one; what is beyond them is spread evenly enough.
 const mostWeighed = 1_000_000
 
-// shares is how much of the load each of n instances gets when the keys are divided among them: on a ring
+// divides says whether keys have their owners under an architecture.
+func divides(a system.Architecture) bool {
+	row, _ := architecture.Of(a)
+	return row.Way == architecture.ToOwner || row.Circle()
+}
+
+// shares is how much of the load each of n instances gets when the keys are divided among them: on a circle
 // in the order of its members.
 func (r *run) shares(a system.Architecture, n int) []float64 {
 	ids := make([]system.InstanceID, n)
@@ -97,7 +103,7 @@ func (r *run) shares(a system.Architecture, n int) []float64 {
 		at[ids[i]] = i
 	}
 	var owner func(route.Key) system.InstanceID
-	if a == system.Ring {
+	if row, _ := architecture.Of(a); row.Circle() {
 		ring := system.Places(placement.Circle(nil, ids))
 		owner = func(key route.Key) system.InstanceID { return ring.Of(route.Place(key)) }
 	} else {

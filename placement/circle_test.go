@@ -48,6 +48,24 @@ func TestCircleJoinsTakeHalfOfTheLongestRange(t *testing.T) {
 	})
 }
 
+// The overlays that divide keys on a circle have one; 2^k members stand at exactly equal distances, so that Chord's
+// fingers meet members and not the places just beyond them.
+func TestCircleOfOverlays(t *testing.T) {
+	for _, a := range []system.Architecture{system.Ring, system.Chord, system.Pastry, system.Kademlia, system.Partitioned} {
+		w := newWorld(t, sys(service("cart", 0, func(s *system.Service) { ring(s); s.Architecture = a })), fleetOf(8)...)
+		w.settle()
+		places := w.in.Plan.Deployment("cart").Ring
+		if want := a == system.Ring || a == system.Chord; (len(places) == 8) != want || len(places) > 0 != want {
+			t.Errorf("%s: %d places", a, len(places))
+		}
+		for i := range places {
+			if d := places[(i+1)%8].At - places[i].At; d != 1<<61 {
+				t.Errorf("%s: %d is %d before the next, want 2^61", a, i, d)
+			}
+		}
+	}
+}
+
 func TestRingFollowsItsNodes(t *testing.T) {
 	w := newWorld(t, sys(service("cart", 0, ring)), fleetOf(4)...)
 	w.settle()

@@ -8,7 +8,8 @@ import (
 	"servent/system"
 )
 
-// Ring is the [Locator] of keys that stand on a ring of nodes: it asks the overlay, neighbour to neighbour.
+// Ring is the [Locator] of keys that stand on a ring of nodes: it asks the overlay, whose members
+// pass the question on: to the next, or by fingers as in Chord.
 type Ring struct {
 	Overlay Overlay // nil: this node takes no part yet
 	Places  system.Places

@@ -13,13 +13,13 @@ import (
 // Setup is a system and its load, to be simulated.
 type Setup struct {
 	Seed         uint64
-	Architecture system.Architecture // single, replicated, partitioned, ring
+	Architecture system.Architecture // single, replicated, partitioned, ring, chord
 	Nodes        int
 	Workers      int           // of one node; 0 means 1
 	Service      Sampler       // of one request, where it is answered
 	Pass         time.Duration // of a worker, for each request and datagram sent onward, queued like a request; 0: free
 	Policy       string        // replicated: p2c, roundrobin, weighted, random, leastconn; empty means p2c
-	Keys         Keys          // partitioned, ring: who owns what is asked for
+	Keys         Keys          // partitioned, ring, chord: who owns what is asked for
 	Shares       []float64     // instead of Keys: of requests that each node owns
 	Switch       time.Duration // of one request at a switch through which all enter; 0: every node is one
 	RingReply    bool          // ring: the owner's answer to a lookup is charged as a pass, too
@@ -88,6 +88,7 @@ type simulation struct {
 	free     []int64 // of each worker of each node, when it is; link.Station's rule
 	sold     []int64 // by node
 	keys     []float64
+	left     []int32 // chord: see chordSteps
 	turn     []int   // round robin, by entry
 	inflight gauges  // as each entry sees them
 	gauged   bool    // the policy reads them
@@ -237,9 +238,15 @@ func (s *simulation) prepareOwners() error {
 		default:
 			return fmt.Errorf("policy %q; want p2c, roundrobin, weighted, random or leastconn", s.Policy)
 		}
-	case system.Partitioned, system.Ring:
-		if s.Architecture == system.Ring && s.Switch > 0 {
+	case system.Partitioned, system.Ring, system.Chord:
+		if onCircle(s.Architecture) && s.Switch > 0 {
 			return errors.New("a ring is entered at any of its nodes, not by a switch")
+		}
+		if s.Architecture == system.Chord {
+			if s.RingReply || s.RingAck {
+				return errors.New("of chord nothing but the way to the owner is paid for")
+			}
+			s.left = chordSteps(s.Nodes)
 		}
 		if n := float64(s.Nodes) / 2 * float64(s.Requests+s.Warm); s.Architecture == system.Ring && n > mostLookups {
 			return fmt.Errorf("a ring of %d nodes passes %d requests on %.1g times; want fewer of either", s.Nodes, s.Requests+s.Warm, n)
@@ -271,7 +278,7 @@ func (s *simulation) prepareOwners() error {
 			}
 		}
 	default:
-		return fmt.Errorf("architecture %q; want single, replicated, partitioned or ring", s.Architecture)
+		return fmt.Errorf("architecture %q; want single, replicated, partitioned, ring or chord", s.Architecture)
 	}
 	return nil
 }

@@ -132,6 +132,9 @@ func TestSimulateAgainstExpect(t *testing.T) {
 		{system.Ring, Setup{Nodes: 16, RingReply: true}},
 		{system.Ring, Setup{Nodes: 8, RingReply: true, RingAck: true}},
 		{system.Ring, Setup{Nodes: 8, Keys: zipf}},
+		{system.Chord, Setup{Nodes: 4}},
+		{system.Chord, Setup{Nodes: 16}},
+		{system.Chord, Setup{Nodes: 11, Keys: zipf}},
 	} {
 		t.Run(fmt.Sprintf("%s %d %v %v", tt.a, tt.setup.Nodes, tt.setup.Switch, tt.setup.Keys.Count), func(t *testing.T) {
 			t.Parallel()
@@ -351,7 +354,8 @@ func TestSimulateRefuses(t *testing.T) {
 		"not a rate":         func(s *Setup) { s.Clients, s.Rate = 0, math.NaN() },
 		"nothing takes time": func(s *Setup) { s.Service = Sampler{} },
 		"policy":             func(s *Setup) { s.Policy = "fastest" },
-		"architecture":       func(s *Setup) { s.Architecture = system.Chord },
+		"architecture":       func(s *Setup) { s.Architecture = system.Pastry },
+		"chord and replies":  func(s *Setup) { s.Architecture, s.RingReply = system.Chord, true },
 		"shares":             func(s *Setup) { s.Architecture, s.Shares = system.Partitioned, []float64{1} },
 		"negative share":     func(s *Setup) { s.Architecture, s.Shares = system.Partitioned, []float64{1, -1} },
 		"no share":           func(s *Setup) { s.Architecture, s.Shares = system.Ring, []float64{0, 0} },

@@ -124,7 +124,7 @@ func (s *simulation) handle(e event) {
 		switch {
 		case r.owner == e.node:
 			s.serve(e, r)
-		case s.Architecture == system.Ring:
+		case onCircle(s.Architecture):
 			s.lookup(e, r)
 		default:
 			s.forward(e, r)
@@ -208,12 +208,15 @@ func (s *simulation) pick(entry int, rnd uint64) int {
 	return int(a)
 }
 
-// lookup sends the question on to the next neighbour.
+// lookup sends the question on to the next neighbour, or as far as chordSteps says.
 func (s *simulation) lookup(e event, r *request) {
 	r.looked++
-	after := e.node + 1
-	if int(after) == s.Nodes {
-		after = 0
+	after, n := e.node+1, int32(s.Nodes)
+	if s.left != nil {
+		after = r.owner - s.left[(r.owner-e.node+n)%n] + n
+	}
+	if after >= n {
+		after -= n
 	}
 	s.plan(lookedUp, s.hop(s.onward(e.node)), after, e.slot)
 }

@@ -26,7 +26,7 @@ type Expected struct {
 	Rate    float64   // requests a second at saturation
 	Formula string    // with μ: of one worker; c: workers of a node; serve = 1/μ; pass: time to send onward
 	Source  string    // and what is derived from it
-	Lookups float64   // mean datagrams from neighbour to neighbour until the owner is found
+	Lookups float64   // mean datagrams from node to node until the owner is found
 	Passes  float64   // h: mean requests and datagrams sent onward for one request, all nodes together
 	Demands []float64 // seconds of work that a mean request brings to each node; a switch is the last
 }
@@ -46,6 +46,8 @@ type Expected struct {
 // after the owner, so D_i grows by pass·Σ_r p_{i+r}(N−r)/N. Then the request makes its one hop. Where
 // acknowledgements and the owner's answer are paid for as well, they add (N−1)/2 and (N−1)/N to h.
 //
+// Chord is a ring whose lookups take greater steps, ½·log2 N of them for large N with four successors known: see [chordSteps].
+//
 // With equal shares all is symmetric: X = N·c·μ/(1 + h·pass/serve).
 func Expect(a system.Architecture, c Cluster) (Expected, error) {
 	if c.Workers == 0 {
@@ -60,8 +62,11 @@ func Expect(a system.Architecture, c Cluster) (Expected, error) {
 	case c.Shares != nil && len(c.Shares) != c.Nodes:
 		return Expected{}, fmt.Errorf("theory of %s: shares of %d nodes, want %d", a, len(c.Shares), c.Nodes)
 	}
-	if a == system.Ring && c.Switch > 0 {
-		return Expected{}, errors.New("theory of ring: it is entered at any of its nodes, not by a switch")
+	if onCircle(a) && c.Switch > 0 {
+		return Expected{}, fmt.Errorf("theory of %s: it is entered at any of its nodes, not by a switch", a)
+	}
+	if a == system.Chord && (c.RingReply || c.RingAck) {
+		return Expected{}, errors.New("theory of chord: nothing but the way to the owner is paid for")
 	}
 	shares, err := c.shares(a)
 	if err != nil {
@@ -75,15 +80,18 @@ func Expect(a system.Architecture, c Cluster) (Expected, error) {
 			e.add(i, (1-p)/n, pass)
 		}
 	}
-	if a == system.Ring {
+	switch a {
+	case system.Ring:
 		e.ring(c, shares, pass)
+	case system.Chord:
+		e.chord(c, shares, pass)
 	}
 	busiest := 0.0
 	for _, d := range e.Demands {
 		busiest = math.Max(busiest, d)
 	}
 	e.Rate = float64(c.Workers) / busiest
-	if c.Hottest > 0 && (a == system.Partitioned || a == system.Ring) {
+	if c.Hottest > 0 && (a == system.Partitioned || onCircle(a)) {
 		e.Rate = math.Min(e.Rate, float64(c.Workers)*c.Rate/c.Hottest)
 	}
 	if c.Switch > 0 {
@@ -102,7 +110,7 @@ func (c Cluster) shares(a system.Architecture) ([]float64, error) {
 		if c.Shares != nil {
 			copy(shares, c.Shares)
 		}
-	case system.Replicated, system.Partitioned, system.Ring:
+	case system.Replicated, system.Partitioned, system.Ring, system.Chord:
 		for i := range shares {
 			shares[i] = 1 / float64(c.Nodes)
 		}
@@ -191,8 +199,14 @@ func (e *Expected) words(a system.Architecture, c Cluster) {
 			}
 		}
 		e.Source = "owner 0…N−1 hops ahead, each equally likely; " + law
+	case system.Chord:
+		e.Formula = "N·c·μ/(1 + h·pass/serve), h ≈ ½·log2 N + (N−1)/N"
+		if c.Shares != nil {
+			e.Formula = "c/max_i D_i, D_i = p_i·serve + pass·(lookups through i + (1−p_i)/N), ½·log2 N of them in all"
+		}
+		e.Source = "½·log2 N − ½·log2 r + 1, r = 4 successors, counted way by way: Stoica et al., ToN 11(1), 2003, §V.C; " + law
 	}
-	if c.Hottest > 0 && (a == system.Partitioned || a == system.Ring) {
+	if c.Hottest > 0 && (a == system.Partitioned || onCircle(a)) {
 		e.Formula = "min(" + e.Formula + ", c·μ/p₁)"
 		e.Source += "; hottest of K keys p₁ = 1/H(K,θ), Knuth, TAOCP 3, §6.1"
 	}

@@ -33,6 +33,11 @@ func TestExpect(t *testing.T) {
 		{"ring of four, replies too", system.Ring, Cluster{Nodes: 4, Rate: 50, RingReply: true}, 200 / 1.3, 3, 1.5},
 		{"ring of four, all datagrams", system.Ring, Cluster{Nodes: 4, Rate: 50, RingReply: true, RingAck: true}, 200 / 1.45, 4.5, 1.5},
 		{"ring of 32, two workers", system.Ring, Cluster{Nodes: 32, Workers: 2, Rate: 50}, 3200 / (1 + (15.5+31.0/32)/10), 15.5 + 31.0/32, 15.5},
+		// 1 + ½·log2(N/4) − (1 + log2(N/4))/N hops among a power of two: overlay/chord's test of mean hops derives it.
+		{"chord of one", system.Chord, Cluster{Nodes: 1, Rate: 50}, 50, 0, 0},
+		{"chord of four", system.Chord, Cluster{Nodes: 4, Rate: 50}, 200 / 1.15, 1.5, 0.75},
+		{"chord of 16", system.Chord, Cluster{Nodes: 16, Rate: 50}, 800 / 1.275, 2.75, 1.8125},
+		{"chord of 1,024", system.Chord, Cluster{Nodes: 1024, Rate: 50}, 1024 * 50 / (1 + (5-9.0/1024+1023.0/1024)/10), 5 - 9.0/1024 + 1023.0/1024, 5 - 9.0/1024},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e, err := Expect(tt.a, tt.c)
@@ -51,7 +56,9 @@ func TestExpect(t *testing.T) {
 		a system.Architecture
 		c Cluster
 	}{
-		{system.Chord, Cluster{Nodes: 4, Rate: 50}},
+		{system.Pastry, Cluster{Nodes: 4, Rate: 50}},
+		{system.Chord, Cluster{Nodes: 4, Rate: 50, Switch: 250}},
+		{system.Chord, Cluster{Nodes: 4, Rate: 50, RingReply: true}},
 		{system.Ring, Cluster{Nodes: 4, Rate: 50, Switch: 250}},
 		{system.Single, Cluster{Nodes: 0, Rate: 50}},
 		{system.Single, Cluster{Nodes: 4}},
@@ -69,7 +76,7 @@ func TestExpect(t *testing.T) {
 // The demands against walking every lookup: each entry, each owner, node by node.
 func TestDemandsAgainstWalking(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.IntRange(1, 9).Draw(t, "nodes")
+		n := rapid.IntRange(1, 24).Draw(t, "nodes")
 		shares := rapid.SliceOfN(rapid.Float64Range(0, 1), n, n).Draw(t, "weights")
 		sum := 0.0
 		for _, p := range shares {
@@ -82,7 +89,10 @@ func TestDemandsAgainstWalking(t *testing.T) {
 			shares[i] /= sum
 		}
 		reply, ack := rapid.Bool().Draw(t, "reply"), rapid.Bool().Draw(t, "ack")
-		for _, a := range []system.Architecture{system.Partitioned, system.Ring} {
+		for _, a := range []system.Architecture{system.Partitioned, system.Ring, system.Chord} {
+			if a == system.Chord {
+				reply, ack = false, false
+			}
 			const serve, pass = 0.02, 0.003
 			want := make([]float64, n)
 			hops := 0.0
@@ -99,6 +109,12 @@ func TestDemandsAgainstWalking(t *testing.T) {
 						}
 						if reply && owner != entry {
 							want[owner] += weight * pass
+						}
+					}
+					if a == system.Chord {
+						for at := entry; at != owner; at = chordHop(n, at, owner) {
+							want[at] += weight * pass
+							hops += weight
 						}
 					}
 					if owner != entry {
@@ -123,6 +139,25 @@ func TestDemandsAgainstWalking(t *testing.T) {
 			}
 		}
 	})
+}
+
+// chordHop is the next of n members that a lookup asks: the owner among four successors, else the last one before it
+// that is a successor or the first at or beyond a half, a quarter, … of the circle ahead.
+func chordHop(n, at, owner int) int {
+	ahead := (owner - at + n) % n
+	if ahead <= 4 {
+		return owner
+	}
+	best := 4
+	for part := 2; part <= 64; part *= 2 {
+		for m := 1; m < ahead; m++ {
+			if m*part >= n {
+				best = max(best, m)
+				break
+			}
+		}
+	}
+	return (at + best) % n
 }
 
 func TestKeys(t *testing.T) {

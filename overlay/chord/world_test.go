@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"servent/overlay/ring"
 	"servent/peer"
 	"servent/peer/keyspace"
 	"servent/peer/peertest"
@@ -12,7 +13,7 @@ import (
 
 const (
 	millisecond = peertest.Millisecond
-	successors  = 4
+	successors  = ring.Successors
 )
 
 // world is a simulation whose nodes are a Chord's.

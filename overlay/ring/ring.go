@@ -13,9 +13,12 @@ import (
 	"servent/peer"
 )
 
+// Successors are kept by each member, where [Options] do not say otherwise.
+const Successors = 4
+
 // Options of a [New] ring. Times are nanoseconds.
 type Options struct {
-	Successors int   // kept by each member: the ring survives that many neighbours dying together, less one; 0 means 4
+	Successors int   // kept by each member: the ring survives that many neighbours dying together, less one; 0 means [Successors]
 	Contacts   int   // members known from outside that each keeps; 0 means 8
 	Questions  int   // open lookups of each; a power of two, at most 4096; 0 means 4
 	Period     int64 // between two looks at the neighbours; 0 means 500 ms
@@ -158,7 +161,7 @@ func New(n int, o Options) *Ring {
 			*v = d
 		}
 	}
-	def(&o.Successors, 4)
+	def(&o.Successors, Successors)
 	def(&o.Contacts, 8)
 	def(&o.Questions, 4)
 	def(&o.Tries, 4)
