@@ -20,11 +20,11 @@ services:
   hits:
     x-servent:
       process: {run: [servent, example, counter]}
-      architecture: ring
+      architecture: %s
       key: /c/{key}
       route: /*%s
 x-servent:
-  nodes: {node: {count: 4}}
+  nodes: {node: {count: %d}}
 `
 
 // post counts a key by a node's door and returns status, answer and how long the way was.
@@ -43,11 +43,15 @@ func post(t *testing.T, door, key string) (status int, answer, timing string) {
 	return resp.StatusCode, strings.TrimSpace(string(b)), resp.Header.Get("Server-Timing")
 }
 
-// Wherever a request enters, its key has one owner, found from neighbour to neighbour; when a node dies, the
-// next one on the ring answers for its keys, and nobody else's keys notice.
-func TestRing(t *testing.T) {
+// Wherever a request enters, its key has one owner, found over the overlay; when a node dies, the next one on the
+// circle answers for its keys, and nobody else's keys notice. From neighbour to neighbour the farthest of four is 3
+// hops away; by Chord's four successors the farthest of six is 2.
+func TestRing(t *testing.T)  { testOverlay(t, "ring", 4, "3") }
+func TestChord(t *testing.T) { testOverlay(t, "chord", 6, "2") }
+
+func testOverlay(t *testing.T, architecture string, nodes int, farthest string) {
 	t.Parallel()
-	w := start(t, fmt.Sprintf(onARing, ""))
+	w := start(t, fmt.Sprintf(onARing, architecture, "", nodes))
 	const keys = 24
 	owner := map[string]string{}
 	far := false
@@ -58,16 +62,20 @@ func TestRing(t *testing.T) {
 			if status != http.StatusOK || answer != fmt.Sprint(n) {
 				t.Fatalf("%s by node-%d: %d %q, want %d: somebody else counts, too", key, n, status, answer, n)
 			}
-			at, _, _ := strings.Cut(timing, ",")
+			at, way, _ := strings.Cut(timing, ",")
 			if owner[key] != "" && owner[key] != at {
 				t.Errorf("%s is answered by %s and %s", key, owner[key], at)
 			}
 			owner[key] = at
-			far = far || strings.Contains(timing, `lookup;desc="3"`) // 3 is the farthest of four
+			_, way, _ = strings.Cut(way, `lookup;desc="`)
+			if way, _, _ = strings.Cut(way, `"`); way > farthest {
+				t.Errorf("%s by node-%d took %s hops, want at most %s", key, n, way, farthest)
+			}
+			far = far || way == farthest
 		}
 	}
 	if !far {
-		t.Error("no lookup took 3 hops; on a ring of four some must")
+		t.Errorf("no lookup took %s hops; some must", farthest)
 	}
 	dead := system.NodeID("node-3") // not the one that answers for control
 	kill(t, w.node(dead).Pid, syscall.SIGKILL)
@@ -81,17 +89,17 @@ func TestRing(t *testing.T) {
 			t.Errorf("%s of %s after a node's death: %d %q, want %q", key, was, status, answer, want)
 		}
 	}
-	w.until("the node is back on the ring", 30*time.Second, func(s admin.State) bool { return s.Settled && len(s.Instances) == 4 })
+	w.until("the node is back on the ring", 30*time.Second, func(s admin.State) bool { return s.Settled && len(s.Instances) == nodes })
 	out, err := w.run("explain", "hits")
-	if err != nil || strings.Count(out, "of the ring") != 4 {
-		t.Errorf("explain: %v, want four shares of the ring\n%s", err, out)
+	if err != nil || strings.Count(out, "of the ring") != nodes {
+		t.Errorf("explain: %v, want %d shares of the ring\n%s", err, nodes, out)
 	}
 }
 
 // Of data on disk nobody but its holder answers: the keys of a dead node are away, and it is said why.
 func TestRingOfTiedData(t *testing.T) {
 	t.Parallel()
-	w := start(t, fmt.Sprintf(onARing, "\n      data: {kind: hard, path: /data}"))
+	w := start(t, fmt.Sprintf(onARing, "ring", "\n      data: {kind: hard, path: /data}", 4))
 	pid := w.node("node-3").Pid
 	kill(t, pid, syscall.SIGSTOP)
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
