@@ -152,8 +152,8 @@ func TestCompareStore(t *testing.T) {
 	t.Parallel()
 	w := example(t, "store")
 	r := compared(t, w, "--nodes", "1,2", "--repeats", "3", "--no-fault")
-	if len(r.Variants) < 4 {
-		t.Fatalf("%d variants, want single, replicated, partitioned and ring", len(r.Variants))
+	if len(r.Variants) != 5 {
+		t.Fatalf("%d variants, want single, replicated, partitioned, ring and chord", len(r.Variants))
 	}
 	for _, v := range r.Variants {
 		if (v.Answers.Verdict == "WRONG") != (v.Name == "replicated") || v.Answers.Checked == 0 || v.Answers.Checker != "kv" {

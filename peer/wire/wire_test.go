@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"servent/overlay/chord"
 	"servent/overlay/ring"
 	"servent/peer"
 	"servent/peer/keyspace"
@@ -97,8 +99,13 @@ type fleet struct {
 
 func name(i int) system.NodeID { return system.NodeID(fmt.Sprintf("node-%d", i+1)) }
 
-// start runs n nodes at equal distances, or those that are members of them.
+// start runs n nodes of a ring at equal distances, or those that are members of them.
 func start(t *testing.T, n, members int, o Options, r ring.Options) *fleet {
+	r.Questions = 256
+	return startAs(t, n, members, o, func() Machine { return ring.New(1, r) })
+}
+
+func startAs(t *testing.T, n, members int, o Options, machine func() Machine) *fleet {
 	f := &fleet{mesh: newMesh(), t: t}
 	for i := range members {
 		var id peer.ID
@@ -107,8 +114,7 @@ func start(t *testing.T, n, members int, o Options, r ring.Options) *fleet {
 	}
 	for i := range n {
 		o.Self, o.Datagrams = name(i), f.end(name(i))
-		r.Questions = 256
-		o.Machine = ring.New(1, r)
+		o.Machine = machine()
 		w := New(o)
 		w.Members(f.members)
 		f.wires = append(f.wires, w)
@@ -193,34 +199,47 @@ func (f *fleet) check(at int, n int) (hops float64) {
 }
 
 func TestFleet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := start(t, 8, 8, Options{Cache: -1}, ring.Options{})
-		defer f.stop()
-		took := f.until("one ring", 10*time.Second, f.whole())
-		t.Logf("one ring after %v", took)
-		sum := 0.0
-		for i := range f.wires {
-			sum += f.check(i, 200)
-		}
-		if got := sum / 8; got < 3.4 || got > 3.6 { // (N−1)/2, all entries with the same keys: nearly exact
-			t.Errorf("mean hops %.2f, want 3.5", got)
-		}
-		if n, err := f.wires[3].Around(t.Context()); n != 8 || err != nil {
-			t.Errorf("Around = %d, %v, want 8", n, err)
-		}
-		v := f.wires[3].View()
-		if v.Before == nil || v.Before.Node != "node-3" || v.After[0].Node != "node-5" || len(v.After) != 4 || !v.Member {
-			t.Errorf("node-4 sees %+v", v)
-		}
-		before := f.wires[0].Counters()
-		time.Sleep(10 * time.Second)
-		after := f.wires[0].Counters()
-		rate := float64(after.Sent.Bytes-before.Sent.Bytes) / 10
-		t.Logf("idle: %.0f bytes and %.1f datagrams a second sent by one node", rate, float64(after.Sent.Messages-before.Sent.Messages)/10)
-		if rate > 1000 {
-			t.Errorf("an idle node sends %.0f bytes a second, want less than 1000", rate)
-		}
-	})
+	for _, tt := range []struct {
+		name    string
+		nodes   int
+		hops    float64
+		machine func() Machine
+	}{
+		{"ring", 8, 3.5, func() Machine { return ring.New(1, ring.Options{Questions: 256}) }},                            // (N−1)/2
+		{"chord", 16, 1.8125, func() Machine { return chord.New(1, chord.Options{Ring: ring.Options{Questions: 256}}) }}, // 1 + ½·log2(N/4) − (1 + log2(N/4))/N
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := startAs(t, tt.nodes, tt.nodes, Options{Cache: -1}, tt.machine)
+				defer f.stop()
+				took := f.until("one ring", 10*time.Second, f.whole())
+				t.Logf("one ring after %v", took)
+				time.Sleep(10 * time.Second) // fingers, too
+				sum := 0.0
+				for i := range f.wires {
+					sum += f.check(i, 200)
+				}
+				if got := sum / float64(tt.nodes); math.Abs(got-tt.hops) > 0.03*tt.hops { // all entries with the same keys: nearly exact
+					t.Errorf("mean hops %.3f, want %.3f", got, tt.hops)
+				}
+				if n, err := f.wires[3].Around(t.Context()); n != tt.nodes || err != nil {
+					t.Errorf("Around = %d, %v, want %d", n, err, tt.nodes)
+				}
+				v := f.wires[3].View()
+				if v.Before == nil || v.Before.Node != "node-3" || v.After[0].Node != "node-5" || len(v.After) != 4 || !v.Member {
+					t.Errorf("node-4 sees %+v", v)
+				}
+				before := f.wires[0].Counters()
+				time.Sleep(60 * time.Second)
+				after := f.wires[0].Counters()
+				rate := float64(after.Sent.Bytes-before.Sent.Bytes) / 60
+				t.Logf("idle: %.0f bytes and %.1f datagrams a second sent by one node", rate, float64(after.Sent.Messages-before.Sent.Messages)/60)
+				if rate > 1000 || after.Onward != before.Onward {
+					t.Errorf("an idle node sends %.0f bytes a second, %d datagrams are charged; want less than 1000, and none", rate, after.Onward-before.Onward)
+				}
+			})
+		})
+	}
 }
 
 func TestNodeDiesAndReturns(t *testing.T) {
