@@ -60,9 +60,12 @@ func (e *env) simulateCmd() *cobra.Command {
 	f.StringVar(&o.churn, "churn", "", "nodes die after `UP` in the mean and come again after as long, or UP/DOWN")
 	f.BoolVar(&o.study.Join, "join", false, "nodes join one after the other; else they have been members for long")
 	f.IntVar(&o.study.Shards, "shards", 0, "`N` goroutines that share the nodes; default 1, and from 1e5 nodes on one a processor")
-	f.StringVar(&o.most, "events", "1e9", "refuse what would take more than `N` events")
+	f.StringVar(&o.most, "events", "1e8", "refuse what would take more than `N` events")
 	return cmd
 }
+
+// told is how many events are said beforehand: they take more than some seconds.
+const told = 1e7
 
 // simulated is a run with what it cost.
 type simulated struct {
@@ -80,6 +83,9 @@ func (e *env) simulate(ctx context.Context, name string, o simulateOptions) erro
 	p := progress{e: e, began: time.Now(), of: len(runs)}
 	for _, r := range runs {
 		p.total += study.Foretell(r)
+	}
+	if p.total > told {
+		fmt.Fprintf(e.err, "about %s events\n", large(p.total))
 	}
 	var all []simulated
 	for i, r := range runs {
@@ -275,7 +281,7 @@ func (p *progress) show(i int, o study.Options, now study.Progress) {
 	}
 }
 
-// links says how messages travel, in words.
+// linkWords says how messages travel, in words.
 func linkWords(o study.Options) string {
 	how := "each drawn anew"
 	if o.Plane {

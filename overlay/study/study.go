@@ -77,11 +77,11 @@ type Result struct {
 	Partial   bool    `json:"partial,omitempty"` // it was stopped before its end
 
 	Lookups int     `json:"lookups"` // asked; those whose asker died do not count
-	Success float64 `json:"success"` // answered with the node that owns the key; of Lookups
+	Success float64 `json:"success"` // answered with the node that owns the key; of Lookups without Open
 	Wrong   int     `json:"wrong"`   // answered with another
 	Failed  int     `json:"failed"`  // the asker gave up
 	Crowded int     `json:"crowded"` // the asker had too many open
-	Open    int     `json:"open"`    // not answered when the run ended
+	Open    int     `json:"open"`    // not answered when the run was stopped
 
 	Hops              Hops    `json:"hops"` // of those that succeeded
 	MessagesPerLookup float64 `json:"messages_per_lookup"`
@@ -420,8 +420,8 @@ func (r *run) finish() {
 	res, c := &r.res, r.net.Counters()
 	res.Partial = r.fail != nil
 	res.Lookups, res.Open = r.asked-r.gone, r.open
-	if res.Lookups > 0 {
-		res.Success = float64(r.right) / float64(res.Lookups)
+	if ended := res.Lookups - res.Open; ended > 0 {
+		res.Success = float64(r.right) / float64(ended)
 	}
 	res.Hops = spread(r.hops, r.right)
 	var all, bytes, lookup, lookupBytes float64
@@ -451,6 +451,9 @@ func (r *run) finish() {
 	}
 	if r.o.Loss == 0 && r.o.Up == 0 && (r.o.Kill == 0 || r.o.KillAt == 0) {
 		law := r.o.Overlay.Law(n)
+		if r.o.Kill > 0 {
+			law.Source += ", among those who live, when all is mended"
+		}
 		res.Theory = &Theory{Success: 1, Hops: Hops{law.Mean, law.SD, law.P99}, MessagesPerLookup: law.Messages, Source: law.Source}
 	}
 }
