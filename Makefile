@@ -4,7 +4,7 @@ PKGS  = ./...
 FUZZTIME ?= 30s
 
 .PHONY: help build check test long golden bench-idle bench-emulation bench-simulation bench-switch clean
-.PHONY: help build check test long golden bench-idle bench-emulation bench-kv clean
+.PHONY: help build check test long golden bench-idle bench-emulation bench-kv bench-sim clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench-simulation: build ## the simulation against 4 and 8 emulated nodes and a r
 	go build -o bin/simulation ./bench/simulation && bin/simulation bin/servent > bench/simulation.md.new && mv bench/simulation.md.new bench/simulation.md && cat bench/simulation.md
 bench-kv: ## the built-in key-value store beside Debian's redis-server and etcd-server → bench/kv.md
 	go build -o bin/kv ./bench/kv && bin/kv $(BENCH_KV) > bench/kv.md.new && mv bench/kv.md.new bench/kv.md && cat bench/kv.md
+
+bench-sim: ## the overlay simulator's engine beside a queue by priority → bench/sim.md
+	go build -o bin/sim ./bench/sim && bin/sim > bench/sim.md.new && mv bench/sim.md.new bench/sim.md && cat bench/sim.md
 
 clean: ## remove what was built
 	rm -rf bin dist

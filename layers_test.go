@@ -79,6 +79,7 @@ var floors = map[string]int{
 	"bench/emulation":       7,
 	"bench/kv":              7,
 	"bench/simulation":      7,
+	"bench/sim":             7,
 }
 
 // exceptions are imports within a floor, from → to, each with its reason.
