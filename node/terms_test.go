@@ -101,7 +101,6 @@ type inhabitant struct {
 	*terms
 	gate  *gated
 	begun time.Time
-	lease control.LeaseID
 	end   func()
 }
 
@@ -205,7 +204,7 @@ func TestTerms(t *testing.T) {
 			if took := time.Since(began); err != nil || took < leaseFor-time.Second || took > leaseFor+time.Second {
 				t.Errorf("held after %v: %v, want about %v", took, err, leaseFor)
 			}
-			if want := []string{"db/1", "db/2"}; !one.Settled() || !slices.Equal(term.Owners, want) || term.Fence == 0 || term.Until.Sub(time.Now()) > leaseFor/2 {
+			if want := []string{"db/1", "db/2"}; !one.Settled() || !slices.Equal(term.Owners, want) || term.Fence == 0 || time.Until(term.Until) > leaseFor/2 {
 				t.Errorf("term %+v, want the owners %v", term, want)
 			}
 			if _, err := two.Held(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "db/1 orders it now") {

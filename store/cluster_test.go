@@ -29,6 +29,7 @@ type fleet struct {
 	mu     sync.Mutex // guards what follows
 	stores map[string]*running
 	cut    map[[2]string]bool
+	curt   bool                         // a way that is cut refuses, instead of being silent
 	deaf   string                       // calls whose path ends so are refused
 	owners func(partition int) []string // nil: copies stores from partition on
 	calls  int
@@ -230,7 +231,7 @@ func (n node) RoundTrip(peer string, r *http.Request) (*http.Response, error) {
 	n.mu.Lock()
 	to, from, cut := n.stores[peer], n.stores[n.self], n.cut[[2]string{n.self, peer}]
 	n.calls++
-	deaf := n.deaf != "" && strings.HasSuffix(r.URL.Path, n.deaf)
+	deaf := n.deaf != "" && strings.HasSuffix(r.URL.Path, n.deaf) || cut && n.curt
 	n.mu.Unlock()
 	if deaf {
 		return nil, errors.New("connection refused")

@@ -56,7 +56,8 @@ func TestNothingIsCompleteWhileOwnersChange(t *testing.T) {
 // TestWhatWasReadStays: two holders each left a write at one owner of three. The third holder reads one of the two; then the
 // other, of a later term, must not come up. Its condition held of what was there before.
 func TestWhatWasReadStays(t *testing.T) {
-	f := newFleet(t, 3, 3, manual(Options{Timeout: 300 * time.Millisecond}))
+	f := newFleet(t, 3, 3, manual(Options{}))
+	f.curt = true
 	all := &terms{f: f, fence: map[string]uint64{"store/1": 1}}
 	for _, name := range f.names {
 		f.start(name, scripted{all, name})
@@ -106,7 +107,7 @@ func TestWhatWasReadStays(t *testing.T) {
 // TestFenceIsSpent: after a write whose outcome is not known the holder goes on under a new fence, so that the write
 // cannot come up when something else was read after it.
 func TestFenceIsSpent(t *testing.T) {
-	f := newFleet(t, 3, 3, manual(Options{Timeout: 300 * time.Millisecond}))
+	f := newFleet(t, 3, 3, manual(Options{}))
 	all := &terms{f: f, fence: map[string]uint64{"store/1": 7}}
 	for _, name := range f.names {
 		f.start(name, scripted{all, name})
