@@ -118,6 +118,7 @@ func TestFenceIsSpent(t *testing.T) {
 	if status, _ := f.client("store/1", "PUT", "/kv/a", "one"); status != 201 {
 		t.Fatalf("PUT = %d", status)
 	}
+	f.settle() // all three have it: nothing to repair
 	f.mu.Lock()
 	f.deaf = "/write"
 	f.mu.Unlock()
