@@ -14,6 +14,7 @@ import (
 // Explanation says why something is where it is.
 type Explanation struct {
 	What     string             `json:"what"`               // as asked: a service, an instance or a node
+	Number   string             `json:"number,omitempty"`   // of a service whose instances follow its calls: how many and why
 	Choices  []placement.Choice `json:"choices"`            // one an instance
 	Switched string             `json:"switched,omitempty"` // of a service: how the next instance is chosen, in words
 }
@@ -27,7 +28,7 @@ func (d *Door) explain(w http.ResponseWriter, r *http.Request) error {
 	what := r.URL.Query().Get("what")
 	v, _ := d.View() // the last one explains as well
 	e := explanation(v, what)
-	if what == "" || len(e.Choices) == 0 && !slices.ContainsFunc(v.Seen, func(s system.Seen) bool { return string(s.Node) == what }) {
+	if what == "" || len(e.Choices) == 0 && e.Number == "" && !slices.ContainsFunc(v.Seen, func(s system.Seen) bool { return string(s.Node) == what }) {
 		return unknown(v.Wanted, what)
 	}
 	return answer(w, e)
@@ -42,6 +43,9 @@ func explanation(v *control.View, what string) Explanation {
 		e.Switched = svc.Words()
 	}
 	for _, s := range v.Wanted.Services {
+		if what == string(s.Name) {
+			e.Number = placement.Why(input(v), s.Name)
+		}
 		for _, c := range placement.Explain(input(v), s.Name) {
 			if what == string(s.Name) || what == string(c.Instance) || what == string(c.Node) {
 				e.Choices = append(e.Choices, c)

@@ -61,8 +61,11 @@ type ServiceState struct {
 	Service      system.ServiceName   `json:"service"`
 	Architecture system.Architecture  `json:"architecture"`
 	Software     system.SoftwareKind  `json:"software"`
-	Wanted       int                  `json:"wanted"` // instances planned
-	Ready        int                  `json:"ready"`  // of Wanted: healthy, or done
+	Wanted       int                  `json:"wanted"`              // instances planned
+	Ready        int                  `json:"ready"`               // of Wanted: healthy, or done
+	Called       *system.Called       `json:"called,omitempty"`    // of a function: how many instances its calls need
+	Preparing    int                  `json:"preparing,omitempty"` // of a function: nodes that cannot make an instance of it yet
+	Why          string               `json:"why,omitempty"`       // of a function: why none can be made
 	URLs         []string             `json:"urls"`
 	DependsOn    []system.ServiceName `json:"depends_on,omitempty"`
 }
@@ -141,6 +144,11 @@ func (s *State) Hopeless() error {
 			return &system.Hint{Err: fmt.Errorf("%s does not run on %s: %s", in.Instance, in.Node, in.Why), Next: "servent logs " + string(in.Instance)}
 		}
 	}
+	for _, svc := range s.Services {
+		if svc.Why != "" {
+			return &system.Hint{Err: fmt.Errorf("%s cannot be called: %s", svc.Service, svc.Why), Next: "servent explain " + string(svc.Service)}
+		}
+	}
 	for _, r := range s.Refused {
 		return &system.Hint{Err: fmt.Errorf("no room for %s of %s: %s", plural(r.Missing), r.Service, r.Reason), Next: "servent explain " + string(r.Service)}
 	}
@@ -201,9 +209,12 @@ func (s *State) addNodes(v *control.View) {
 }
 
 func (s *State) addService(v *control.View, d *system.Deployment) {
-	svc := ServiceState{Service: d.Service.Name, Architecture: d.Service.Architecture, Software: d.Service.Software.Kind, URLs: []string{}}
+	svc := ServiceState{Service: d.Service.Name, Architecture: d.Service.Architecture, Software: d.Service.Software.Kind, Called: d.Called, URLs: []string{}}
 	for _, dep := range d.Service.DependsOn {
 		svc.DependsOn = append(svc.DependsOn, dep.Service)
+	}
+	if d.Called != nil {
+		svc.Preparing, svc.Why = s.preparing(v, d)
 	}
 	for _, p := range s.Published {
 		if p.Service == svc.Service {
@@ -224,6 +235,23 @@ func (s *State) addService(v *control.View, d *system.Deployment) {
 		s.Instances = append(s.Instances, in)
 	}
 	s.Services = append(s.Services, svc)
+}
+
+// preparing counts the nodes on which a function is not prepared yet, and says why it cannot be on one.
+func (s *State) preparing(v *control.View, d *system.Deployment) (n int, why string) {
+	for i := range v.Seen {
+		seen := &v.Seen[i]
+		if cannot, ok := seen.Drivers[string(d.Service.Software.Kind)]; !ok || cannot != "" || !s.node(seen.Node).Runs() {
+			continue
+		}
+		at := slices.IndexFunc(seen.Prepared, func(p system.Prepared) bool { return p.Service == d.Service.Name && p.Spec == d.Spec })
+		if at < 0 {
+			n++
+		} else if text := seen.Prepared[at].Why; text != "" && why == "" {
+			why = text
+		}
+	}
+	return n, why
 }
 
 // instance is what its node says of it, where that can be believed and is of what the plan asks for.
@@ -270,6 +298,14 @@ func next(in InstanceState, d *system.Deployment) string {
 	return ""
 }
 
+// due is how many instances a deployment should have.
+func due(want *system.Service, d *system.Deployment) int {
+	if d.Called != nil {
+		return d.Called.Want
+	}
+	return architecture.Count(want, len(d.Assignments))
+}
+
 // settled says that the plan answers what is wanted, that every node follows it, and that everything in it
 // has come to rest, well.
 func settled(v *control.View, s *State) bool {
@@ -279,7 +315,7 @@ func settled(v *control.View, s *State) bool {
 	for i := range v.Wanted.Services {
 		want := &v.Wanted.Services[i]
 		d := v.Plan.Deployment(want.Name)
-		if d == nil || d.Spec != want.Spec() || !reflect.DeepEqual(&d.Service, want) || len(d.Assignments) != architecture.Count(want, len(d.Assignments)) {
+		if d == nil || d.Spec != want.Spec() || !reflect.DeepEqual(&d.Service, want) || len(d.Assignments) != due(want, d) {
 			return false
 		}
 		for _, a := range d.Assignments {
@@ -299,7 +335,7 @@ func settled(v *control.View, s *State) bool {
 		}
 	}
 	for _, svc := range s.Services {
-		if svc.Wanted == 0 && svc.Architecture != system.Function {
+		if svc.Wanted == 0 && svc.Called == nil || svc.Preparing > 0 || svc.Why != "" {
 			return false
 		}
 	}

@@ -49,6 +49,7 @@ type Options struct {
 type Agent struct {
 	opts Options
 	wake chan struct{} // one waiting wake is as good as many
+	turn chan struct{} // of capacity 1: who prepares functions has it
 
 	mu         sync.Mutex                        // guards what follows; held across no I/O and no call outward
 	plan       *system.Plan                      // the newest; nil before the first
@@ -57,6 +58,8 @@ type Agent struct {
 	waiting    map[system.InstanceID]time.Time   // assignments that wait, since when
 	logs       map[system.InstanceID]*driver.Log // open ones
 	ended      bool                              // Run has
+	functions  map[system.Digest]*function       // of the plan, by spec
+	prepared   []system.Prepared                 // the newest; never changed after it is handed out
 	seen       []system.InstanceSeen             // the newest snapshot; never changed after it is handed out
 	told       int64                             // generation at that snapshot
 	changed    chan struct{}                     // closed when seen or generation change
@@ -90,9 +93,11 @@ func New(o Options) *Agent {
 	return &Agent{
 		opts:      o,
 		wake:      make(chan struct{}, 1),
+		turn:      make(chan struct{}, 1),
 		instances: map[system.InstanceID]*instance{},
 		waiting:   map[system.InstanceID]time.Time{},
 		logs:      map[system.InstanceID]*driver.Log{},
+		functions: map[system.Digest]*function{},
 		changed:   make(chan struct{}),
 	}
 }
@@ -130,11 +135,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			live.Wait()
-			return errors.Join(a.stuck(), a.closeLogs())
+			return errors.Join(a.stuck(), a.dropFunctions(), a.closeLogs())
 		case <-a.wake:
 		case <-wait:
 		}
 		a.step(ctx, &live)
+		a.warm(ctx, &live)
 		wait = nil
 		if a.drain() {
 			wait = time.After(look)
@@ -288,26 +294,32 @@ func (a *Agent) live(ctx context.Context, in *instance) {
 // prepare fetches the bundle and hands it to the driver. What it returns furnishes the private folder
 // before every start.
 func (a *Agent) prepare(ctx context.Context, in *instance, f *folder) (driver.Prepared, error) {
-	s := &in.service.Software
-	engine := a.opts.Drivers[s.Kind]
-	if engine == nil {
-		return nil, fmt.Errorf("%w: %s has no driver for %s", driver.ErrArtifact, a.opts.Node, s.Kind)
-	}
-	dir := ""
-	if s.Digest != "" {
-		if a.opts.Bundle == nil {
-			return nil, fmt.Errorf("%w: %s has no store of bundles", driver.ErrArtifact, a.opts.Node)
-		}
+	p, dir, ok := a.function(ctx, in.assignment.Spec)
+	if !ok {
 		var err error
-		if dir, err = a.opts.Bundle(ctx, s.Digest); err != nil {
-			return nil, fmt.Errorf("fetch the bundle: %w", err)
+		if p, dir, err = a.fetch(ctx, &in.service.Software); err != nil {
+			return nil, err
 		}
-	}
-	p, err := engine.Prepare(ctx, driver.Artifact{Software: *s, Dir: dir})
-	if err != nil {
-		return nil, err
 	}
 	return &furnisher{Prepared: p, agent: a, in: in, folder: f, bundle: dir}, nil
+}
+
+// fetch fetches software and has its driver prepare it. dir is the folder of its bundle, empty where it has none.
+func (a *Agent) fetch(ctx context.Context, s *system.Software) (p driver.Prepared, dir string, err error) {
+	engine := a.opts.Drivers[s.Kind]
+	if engine == nil {
+		return nil, "", fmt.Errorf("%w: %s has no driver for %s", driver.ErrArtifact, a.opts.Node, s.Kind)
+	}
+	if s.Digest != "" {
+		if a.opts.Bundle == nil {
+			return nil, "", fmt.Errorf("%w: %s has no store of bundles", driver.ErrArtifact, a.opts.Node)
+		}
+		if dir, err = a.opts.Bundle(ctx, s.Digest); err != nil {
+			return nil, "", fmt.Errorf("fetch the bundle: %w", err)
+		}
+	}
+	p, err = engine.Prepare(ctx, driver.Artifact{Software: *s, Dir: dir})
+	return p, dir, err
 }
 
 // furnisher makes folder and environment before each start. The newest plan is told, so that an instance

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"servent/driver"
@@ -21,6 +22,8 @@ type fake struct {
 	stopIn  time.Duration // that each stop takes
 	stuck   error         // that each stop ends in
 	refuse  map[string]error
+
+	prepared atomic.Int64 // calls of Prepare
 }
 
 func newFake() *fake {
@@ -32,6 +35,7 @@ func (f *fake) Probe(context.Context) driver.Caps { return driver.Caps{OK: true}
 func (f *fake) Close() error                      { return nil }
 
 func (f *fake) Prepare(_ context.Context, a driver.Artifact) (driver.Prepared, error) {
+	f.prepared.Add(1)
 	return f, f.refuse[a.Software.From]
 }
 

@@ -143,11 +143,11 @@ func (a *Agent) report(in *instance, st driver.Status, log *slog.Logger) {
 
 // publish makes a new snapshot when something changed. mu is held.
 func (a *Agent) publish() {
-	now := a.snapshot()
-	if slices.Equal(now, a.seen) && a.told == a.generation {
+	now, prepared := a.snapshot(), a.preparedNow()
+	if slices.Equal(now, a.seen) && slices.Equal(prepared, a.prepared) && a.told == a.generation {
 		return
 	}
-	a.seen, a.told = now, a.generation
+	a.seen, a.prepared, a.told = now, prepared, a.generation
 	close(a.changed)
 	a.changed = make(chan struct{})
 }

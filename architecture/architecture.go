@@ -6,6 +6,7 @@ package architecture
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"servent/system"
 )
@@ -102,7 +103,7 @@ var Table = []Row{
 	{Word: system.Edge, Textbook: "hybrid: edge servers (CDN)", Where: EveryNode, Way: Nearest, Data: noHard, By: requests,
 		Theory:  "the origin sees only the misses; latency is that of the nearest edge times the hit ratio, and more for the rest",
 		Drawing: "client ──▶ [edge cache] ──▶ [parent] ──▶ origin"},
-	{Word: system.Function, Textbook: "serverless", Where: WhenCalled, Way: WarmOne, Data: noHard, By: requests,
+	{Word: system.Function, Textbook: "serverless", Where: WhenCalled, Way: WarmOne, Data: noHard, By: requests, Built: true,
 		Theory:  "nothing runs and nothing is paid while nobody calls; the first call pays the cold start",
 		Drawing: "client ──▶ waker ──▶ [instance, while it is used]"},
 }
@@ -137,9 +138,52 @@ func (r Row) Unbuilt() string {
 	return fmt.Sprintf("%q, %s, is not built yet; runs today: %s", r.Word, r.Textbook, strings.Join(Words(true), ", "))
 }
 
+// Calls says how the instances of a service follow its calls.
+type Calls struct {
+	Min, Max int           // instances
+	Inflight int           // requests at a time that one instance is made for
+	Idle     time.Duration // how long an instance is kept that calls do not need
+}
+
+// Defaults of [Calls].
+const (
+	CallsMax      = 10
+	CallsInflight = 10
+	CallsIdle     = 30 * time.Second
+)
+
+// CallsOf returns the bounds of a service whose instances follow its calls, and false for every other one.
+func CallsOf(s *system.Service) (Calls, bool) {
+	if row, _ := Of(s.Architecture); row.Where != WhenCalled {
+		return Calls{}, false
+	}
+	c := Calls{Min: s.Scale.Min, Max: s.Scale.Max, Inflight: s.Scale.Inflight, Idle: s.Scale.Idle}
+	if c.Max == 0 {
+		c.Max = max(CallsMax, c.Min)
+	}
+	if c.Inflight == 0 {
+		c.Inflight = CallsInflight
+		if n := s.Limits.Concurrency; n > 0 {
+			c.Inflight = min(n, CallsInflight)
+		}
+	}
+	if c.Idle == 0 {
+		c.Idle = CallsIdle
+	}
+	return c, true
+}
+
+// Most is how many instances a service may come to have when that many nodes are eligible for it.
+func Most(s *system.Service, eligible int) int {
+	if c, ok := CallsOf(s); ok {
+		return c.Max
+	}
+	return Count(s, eligible)
+}
+
 // Count is how many instances a service has when that many nodes are eligible for it.
 // single 1; replicated and partitioned: scale.min, else deploy.replicas, else 2; overlays and edge:
-// every eligible node; function: scale.min.
+// every eligible node; function: scale.min, which is all while nobody calls.
 func Count(s *system.Service, eligible int) int {
 	row, ok := Of(s.Architecture)
 	if !ok {

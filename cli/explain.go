@@ -26,13 +26,16 @@ func (e *env) explainCmd() *cobra.Command {
 			if e.json {
 				return e.print(x)
 			}
+			if x.Number != "" {
+				fmt.Fprintf(e.out, "%s has %s\n", x.What, x.Number)
+			}
 			for _, c := range x.Choices {
 				e.choice(c)
 			}
 			if x.Switched != "" {
 				fmt.Fprintf(e.out, "%s is switched %s\n", x.What, x.Switched)
 			}
-			if len(x.Choices) == 0 {
+			if len(x.Choices) == 0 && x.Number == "" {
 				fmt.Fprintf(e.out, "%s runs nothing\n", x.What)
 			}
 			return nil

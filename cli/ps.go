@@ -57,6 +57,11 @@ func (e *env) ps(s admin.State) {
 		rows = append(rows, []string{string(in.Instance), string(in.Node), string(in.Architecture), state, ago(in.Since), fmt.Sprint(in.Restarts), orDash(in.URL)})
 	}
 	table(e.out, rows)
+	for _, svc := range s.Services {
+		if svc.Called != nil && svc.Called.Want == 0 {
+			fmt.Fprintf(e.out, "%s: %s\n", svc.Service, asleep(svc))
+		}
+	}
 	for _, r := range s.Refused {
 		fmt.Fprintf(e.out, "%s lacks %s: %s\n", r.Service, count(r.Missing, "instance"), r.Reason)
 		next = "servent explain " + string(r.Service)
@@ -64,6 +69,17 @@ func (e *env) ps(s admin.State) {
 	if next != "" {
 		fmt.Fprintf(e.err, "next: %s\n", next)
 	}
+}
+
+// asleep says of a function that nobody calls how it is.
+func asleep(svc admin.ServiceState) string {
+	switch {
+	case svc.Why != "":
+		return "0 instances, cannot wake: " + svc.Why
+	case svc.Preparing > 0:
+		return "0 instances, is being prepared on " + count(svc.Preparing, "node")
+	}
+	return fmt.Sprintf("0 instances, wakes when called; woken %s so far", count(svc.Called.Wakes, "time"))
 }
 
 func ago(t time.Time) string {

@@ -126,7 +126,11 @@ func (t *tree) lines(s admin.State) []leaf {
 	}
 	lines := []leaf{{text: fmt.Sprintf("%s · %d of %s up · EMULATED on this machine · %s", orDash(s.System), up, count(len(s.Nodes), "node"), short(time.Since(t.began)))}}
 	for _, svc := range s.Services {
-		lines = append(lines, leaf{text: string(svc.Service), faint: string(svc.Architecture)})
+		line := leaf{text: string(svc.Service), faint: string(svc.Architecture)}
+		if svc.Called != nil && svc.Called.Want == 0 {
+			line.faint += "  " + asleep(svc)
+		}
+		lines = append(lines, line)
 		for _, in := range s.Instances {
 			if in.Service == svc.Service {
 				lines = append(lines, leaf{in.State, words(string(in.Instance), string(in.Node), string(in.State), t.took(in)), in.Why})

@@ -257,6 +257,11 @@ func notReady(f launch.Folder, s admin.State, wait time.Duration) error {
 			}
 		}
 	}
+	for _, svc := range s.Services {
+		if svc.Preparing > 0 {
+			late = append(late, fmt.Sprintf("%s is being prepared on %s", svc.Service, count(svc.Preparing, "node")))
+		}
+	}
 	if s.Control != "" {
 		late = append(late, "control does not answer: "+s.Control)
 	}
@@ -296,6 +301,11 @@ func (e *env) urls(s admin.State) {
 // where says how many nodes a service is on.
 func where(s admin.State, service system.ServiceName) string {
 	on := map[system.NodeID]bool{}
+	for _, svc := range s.Services {
+		if svc.Service == service && svc.Called != nil && svc.Called.Want == 0 {
+			return "wakes when called"
+		}
+	}
 	for _, in := range s.Instances {
 		if in.Service == service {
 			on[in.Node] = true

@@ -48,6 +48,10 @@ func (v *Variant) scaled(service system.ServiceName, nodes int) *system.System {
 			s.Replicas, s.Scale.Min, s.Scale.Max = nodes, nodes, nodes
 			s.Placement.MaxPerNode = 0
 		}
+		if row, _ := architecture.Of(s.Architecture); row.Where == architecture.WhenCalled {
+			s.Scale.Min, s.Scale.Max = min(s.Scale.Min, nodes), nodes
+			s.Placement.MaxPerNode = 1
+		}
 	}
 	return &out
 }

@@ -81,6 +81,11 @@ func (r *run) expect(v Variant, svc *system.Service, nodes int) (law.Expected, e
 	} else if divides(svc.Architecture) && r.keyed() {
 		cl.Shares = r.shares(svc.Architecture, nodes)
 	}
+	if row, _ := architecture.Of(svc.Architecture); row.Where == architecture.WhenCalled { // one instance a node, all of them warm
+		e, err := law.Expect(system.Replicated, cl)
+		e.Formula += ", warm"
+		return e, err
+	}
 	return law.Expect(svc.Architecture, cl)
 }
 

@@ -121,7 +121,7 @@ func nodesOf(sys *system.System) []emulated {
 func portsFor(sys *system.System) int {
 	nodes, need := len(nodesOf(sys)), 3
 	for i := range sys.Services {
-		need += 1 + 4*architecture.Count(&sys.Services[i], nodes)
+		need += 1 + 4*architecture.Most(&sys.Services[i], nodes)
 	}
 	return need
 }

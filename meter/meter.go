@@ -26,7 +26,7 @@ type name struct {
 // Line is the counters of one instance of a service; of the service itself where no instance was
 // reached. All methods may be called from many goroutines and on nil.
 type Line struct {
-	requests, errors, retries, held, refused, inflight, in, out atomic.Int64
+	requests, errors, retries, held, cold, refused, inflight, in, out atomic.Int64
 
 	latency recorder
 }
@@ -84,6 +84,13 @@ func (l *Line) Held() {
 	}
 }
 
+// Cold counts a request that found a service without an instance, and waited until one was made for it.
+func (l *Line) Cold() {
+	if l != nil {
+		l.cold.Add(1)
+	}
+}
+
 // Refused counts a request that no instance could take.
 func (l *Line) Refused() {
 	if l != nil {
@@ -107,6 +114,7 @@ type Row struct {
 	Errors   int64              `json:"errors"`   // of Requests: answered with 500 or more, or broken
 	Retries  int64              `json:"retries"`  // attempts made good elsewhere; not in Requests
 	Held     int64              `json:"held"`     // waited for an instance; also counted where they ended
+	Cold     int64              `json:"cold"`     // of Held: no instance was there at all, one was made
 	Refused  int64              `json:"refused"`  // no instance could take them; not in Requests
 	Inflight int64              `json:"inflight"` // now, not in all
 	In       int64              `json:"in"`       // bytes of bodies towards the instance
@@ -125,7 +133,7 @@ func (b *Book) Snapshot() []Row {
 		n, l := k.(name), v.(*Line)
 		rows = append(rows, Row{
 			Service: n.service, Instance: n.instance,
-			Requests: l.requests.Load(), Errors: l.errors.Load(), Retries: l.retries.Load(), Held: l.held.Load(),
+			Requests: l.requests.Load(), Errors: l.errors.Load(), Retries: l.retries.Load(), Held: l.held.Load(), Cold: l.cold.Load(),
 			Refused: l.refused.Load(), Inflight: l.inflight.Load(), In: l.in.Load(), Out: l.out.Load(),
 			Latency: l.latency.latency(),
 		})
@@ -178,6 +186,7 @@ func (r Row) plus(o Row, sign int64) Row {
 	r.Errors += sign * o.Errors
 	r.Retries += sign * o.Retries
 	r.Held += sign * o.Held
+	r.Cold += sign * o.Cold
 	r.Refused += sign * o.Refused
 	r.Inflight += sign * o.Inflight
 	r.In += sign * o.In

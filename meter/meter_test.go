@@ -186,7 +186,7 @@ func TestRowJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const shape = `{"service":"api","instance":"api/1","requests":3,"errors":0,"retries":0,"held":0,"refused":0,"inflight":0,"in":0,"out":0,"latency":[[250,2],[3007,1]]}`
+	const shape = `{"service":"api","instance":"api/1","requests":3,"errors":0,"retries":0,"held":0,"cold":0,"refused":0,"inflight":0,"in":0,"out":0,"latency":[[250,2],[3007,1]]}`
 	if string(text) != shape {
 		t.Errorf("got  %s\nwant %s", text, shape)
 	}

@@ -57,6 +57,7 @@ type Node struct {
 	l7        *l7.Switch
 	l4        *l4.Switch
 	meter     *meter.Book
+	calls     *route.Calls
 	place     *link.Station
 	doors     doors
 	overlays  *overlays
@@ -67,6 +68,9 @@ type Node struct {
 	table atomic.Pointer[route.Table]
 	news  news // of table
 	view  atomic.Pointer[control.View]
+
+	demand   atomic.Pointer[[]system.Demand] // what others are told of calls; never nil
+	demanded chan struct{}                   // of capacity 1: demand changed
 }
 
 // Run is a node's whole life: it returns nil after a clean stop, when ctx ends or the channel of words
@@ -123,10 +127,11 @@ func (n *Node) suffer(f Faults) {
 
 // build makes the parts and joins them; nothing runs yet.
 func build(boot Boot, o Options) (*Node, error) {
-	n := &Node{boot: boot, opt: o, log: o.Log, meter: &meter.Book{}, started: time.Now()}
+	n := &Node{boot: boot, opt: o, log: o.Log, meter: &meter.Book{}, calls: route.NewCalls(), demanded: make(chan struct{}, 1), started: time.Now()}
 	n.news.init()
 	n.table.Store(&route.Table{Self: boot.ID})
 	n.view.Store(&control.View{})
+	n.demand.Store(new([]system.Demand))
 	var err error
 	if n.keep, err = identity.NewKeeper(boot.Credential); err != nil {
 		return nil, err
@@ -154,7 +159,7 @@ func build(boot Boot, o Options) (*Node, error) {
 		Log:      n.log,
 	})
 	n.l7 = l7.New(l7.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
-		Remote: func(system.NodeID) http.RoundTripper { return n.http1 }, Station: n.place, Meter: n.meter, Hold: holdFor,
+		Remote: func(system.NodeID) http.RoundTripper { return n.http1 }, Station: n.place, Meter: n.meter, Calls: n.calls, Hold: holdFor,
 		Secret: boot.Sessions, Log: n.log})
 	n.l4 = l4.New(l4.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
 		Dial: func(ctx context.Context, to system.NodeID) (net.Conn, error) {
@@ -201,6 +206,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 
 	rim.run(above, "agent", n.agent.Run)
 	rim.run(above, "follow", n.follow)
+	rim.run(above, "calls", n.listen)
 	if n.boot.Role == identity.Server {
 		rim.run(above, "conductor", conductor.New(conductor.Options{Cluster: n.cluster, Self: n.boot.ID, Dead: n.dead, Log: n.log}).Run)
 	}

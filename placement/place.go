@@ -72,8 +72,8 @@ func (t *turn) makeRoom(p *part, prob *problem) {
 	t.refuse(p, 0, "update waits for room beside the version before: "+t.nowhere(p, prob))
 }
 
-// fixed places an item that has only one place: where its data is, or where it ran when it was stopped to
-// be made anew. It returns false when the search must place it.
+// fixed places an item that has only one place: where its data is, where it ran when it was stopped to
+// be made anew, or where it is called. It returns false when the search must place it.
 func (t *turn) fixed(p *part, i *item, prob *problem) bool {
 	svc := i.at.made
 	if svc == nil {
@@ -92,7 +92,7 @@ func (t *turn) fixed(p *part, i *item, prob *problem) bool {
 		return true
 	}
 	if i.from == nil {
-		return false
+		return t.beside(p, i, prob)
 	}
 	v, ok := t.fleet.index[i.from.Node]
 	if !ok || !t.stopsFirst(p) || !prob.fits(k, v) {

@@ -3,8 +3,8 @@
 // moves off dead nodes, data ties, rolling updates, ports. It never asks for the time, never blocks and
 // remembers nothing; everything it needs to know later stands in the plan. Start at [Next].
 //
-// A decision has five parts, one file each: settle.go says what becomes of the instances that are there,
-// roll.go how many are added and drained in this step, search.go where the added ones go, divide.go and
+// A decision has six parts, one file each: settle.go says what becomes of the instances that are there,
+// called.go how many a function's calls need, roll.go how many are added and drained in this step, search.go where the added ones go, divide.go and
 // circle.go which keys are whose, words.go why.
 package placement
 
@@ -91,6 +91,7 @@ type part struct {
 	back    bool    // rolled back: target is an older version than the file's
 	target  version // what instances should be made from
 	want    int
+	called  *system.Called // set when calls say how many are wanted
 
 	active  []*system.Assignment // run or wait where they are
 	drains  []*system.Assignment // on their way out
@@ -130,7 +131,11 @@ func begin(in Input) *turn {
 	}
 	for _, p := range t.parts {
 		if !p.removed {
+			if calls, ok := architecture.CallsOf(p.svc); ok {
+				p.called = t.follow(p, calls)
+			}
 			p.want = t.count(p)
+			t.resume(p)
 			t.roll(p)
 		}
 	}
@@ -198,6 +203,9 @@ func dependencies(s *system.Service) []system.ServiceName {
 
 // count is how many instances the service should have on the nodes there are.
 func (t *turn) count(p *part) int {
+	if p.called != nil {
+		return p.called.Want
+	}
 	eligible := map[system.NodeID]bool{}
 	for _, n := range t.fleet.nodes {
 		if lacks(n, p.svc) == "" && !n.Cordoned {
@@ -253,7 +261,7 @@ func (t *turn) assemble() *system.Plan {
 		if p.removed && len(all) == 0 {
 			continue
 		}
-		d := system.Deployment{Service: *p.svc, Spec: p.spec, Assignments: []system.Assignment{}}
+		d := system.Deployment{Service: *p.svc, Spec: p.spec, Assignments: []system.Assignment{}, Called: p.called}
 		for _, a := range all {
 			d.Assignments = append(d.Assignments, *a)
 		}

@@ -115,7 +115,7 @@ func (t *turn) stopsFirst(p *part) bool {
 }
 
 // shrink drains n of those given. Tied ones go by number alone, since a number is a folder with data;
-// of others the ones that do not serve go first, then those on crowded nodes.
+// of others the ones that do not serve go first, then those where nobody calls, then those on crowded nodes.
 func (t *turn) shrink(p *part, n int, why string, among []*system.Assignment) {
 	among = slices.Clone(among)
 	for range n {
@@ -128,7 +128,8 @@ func (t *turn) shrink(p *part, n int, why string, among []*system.Assignment) {
 			if p.svc.Tied() {
 				return byNumber
 			}
-			return cmp.Or(cmp.Compare(truth(!t.serves(a)), truth(!t.serves(b))), cmp.Compare(onNode[a.Node], onNode[b.Node]), byNumber)
+			return cmp.Or(cmp.Compare(truth(!t.serves(a)), truth(!t.serves(b))),
+				cmp.Compare(truth(t.uncalled(p, a.Node)), truth(t.uncalled(p, b.Node))), cmp.Compare(onNode[a.Node], onNode[b.Node]), byNumber)
 		})
 		t.drain(p, last, why)
 		among = slices.DeleteFunc(among, func(a *system.Assignment) bool { return a == last })

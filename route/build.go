@@ -13,6 +13,10 @@ import (
 // named is how many instances a sentence of [Service.Why] names before it counts the rest.
 const named = 3
 
+// crowd is how many times scale.inflight a node gives to one instance of a function at most. What waits at the
+// node instead goes to the next one that is made.
+const crowd = 2
+
 // Build makes the table of node self. An instance gets requests when the plan lets it run, its node is
 // seen, and the node says that it is ready as the assignment specifies it. A nil plan gives a table
 // without services. A [Ring] among the locators gets its overlay from who runs it, before the table is used.
@@ -48,6 +52,10 @@ func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*s
 	if here := nodes[self]; here != nil {
 		site = here.Site
 	}
+	var calls architecture.Calls
+	calls, s.Called = architecture.CallsOf(&d.Service)
+	s.Each = crowd * calls.Inflight
+	s.Coming = s.Called && !slices.ContainsFunc(d.Assignments, stands) && !slices.ContainsFunc(plan.Refused, func(r system.Refusal) bool { return r.Service == s.Name })
 	var why []string
 	for i := range d.Assignments {
 		a := &d.Assignments[i]
@@ -71,10 +79,16 @@ func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*s
 	weigh(s.Instances, nodes)
 	if len(s.Instances) == 0 {
 		s.Why = reason(plan, s.Name, why)
+		if s.Called && s.Coming && len(why) == 0 {
+			s.Why = "no instance runs, and the first call makes one"
+		}
 	}
 	s.keyed(plan, d)
 	return s
 }
+
+// stands says that an assignment is not on its way out.
+func stands(a system.Assignment) bool { return a.Goal != system.GoalDrain }
 
 // weigh gives every instance its part of its node's capacity, which the instances there share: requests a
 // second where nodes have a rate, processors where they have none. When one node says neither, nobody has a weight.

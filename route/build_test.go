@@ -101,6 +101,41 @@ func TestBuildSaysWhyNobodyAnswers(t *testing.T) {
 	}
 }
 
+// A function without an instance is coming, unless there is no place for one or the one that was made has failed.
+func TestBuildOfFunction(t *testing.T) {
+	drain := run(1, "node-1")
+	drain.Goal = system.GoalDrain
+	one := func(state system.State) []system.Seen { return []system.Seen{node("node-1", "eu", in(1, state))} }
+	for _, tt := range []struct {
+		name   string
+		w      world
+		ready  int
+		coming bool
+		why    string
+	}{
+		{"none", world{}, 0, true, "no instance runs, and the first call makes one"},
+		{"no place", world{refused: []system.Refusal{{Service: "api", Missing: 1, Reason: "no node is there"}}}, 0, false, "1 without a place: no node is there"},
+		{"starting", world{assign: []system.Assignment{run(1, "node-1")}, seen: one(system.StateStarting)}, 0, true, "api/1 on node-1 is starting"},
+		{"failed", world{assign: []system.Assignment{run(1, "node-1")}, seen: one(system.StateFailed)}, 0, false, "api/1 on node-1 is failed"},
+		{"the last one goes", world{assign: []system.Assignment{drain}, seen: one(system.StateReady)}, 0, true, "api/1 on node-1 is draining"},
+		{"warm", world{assign: []system.Assignment{run(1, "node-1")}, seen: one(system.StateReady)}, 1, false, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			plan := tt.w.plan()
+			plan.Services[0].Service.Architecture = system.Function
+			plan.Services[0].Service.Scale.Inflight = 3
+			table := Build(plan, tt.w.seen, "node-1")
+			s, to := table.Services["api"], table.Door("api")
+			if len(s.Instances) != tt.ready || s.Coming != tt.coming || s.Why != tt.why {
+				t.Errorf("%d instances, coming %v, why %q; want %d, %v, %q", len(s.Instances), s.Coming, s.Why, tt.ready, tt.coming, tt.why)
+			}
+			if !to.Called || to.Each != 6 || to.Coming != tt.coming {
+				t.Errorf("its door: %+v, want it called, 6 requests at a time to each", to)
+			}
+		})
+	}
+}
+
 func TestBuildWithoutPlan(t *testing.T) {
 	table := Build(nil, nil, "node-1")
 	if len(table.Services) != 0 || !table.Alive("node-1") || table.Alive("node-2") {

@@ -69,6 +69,14 @@ func (l *Loads) Begin(id system.InstanceID) { l.gauge(id).inflight.Add(1) }
 // End counts it out.
 func (l *Loads) End(id system.InstanceID) { l.gauge(id).inflight.Add(-1) }
 
+// Inflight is how many requests to an instance have not ended.
+func (l *Loads) Inflight(id system.InstanceID) int {
+	if g, ok := l.gauges.Load(id); ok {
+		return int(g.(*gauge).inflight.Load())
+	}
+	return 0
+}
+
 // Answered says that an instance answered after took: it is no suspect any more.
 func (l *Loads) Answered(id system.InstanceID, now time.Time, took time.Duration) {
 	g := l.gauge(id)

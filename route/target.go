@@ -10,6 +10,8 @@ type Target struct {
 	Among   []Instance
 	Leaving []Instance // only for clients that stay with one of them
 	Coming  bool       // one is planned that is not ready yet
+	Called  bool       // its instances follow its calls: they are counted
+	Each    int        // requests that one node gives an instance at a time; 0: no bound
 	Why     string     // when Among is empty: why, in words
 	Key     KeyRule
 	Locator Locator // set when a key decides who of Among it is; then see [Table.Owner]
@@ -24,7 +26,7 @@ func (t *Table) Door(name system.ServiceName) Target {
 		return Target{Service: name, Why: "the plan that this node follows does not name it"}
 	}
 	return Target{Service: name, Policy: svc.Switch.Policy, Sticky: svc.Switch.Sticky, Among: svc.Instances, Leaving: svc.Leaving,
-		Coming: svc.Coming, Why: svc.Why, Key: svc.Key, Locator: svc.Locator, Once: svc.Once}
+		Coming: svc.Coming, Called: svc.Called, Each: svc.Each, Why: svc.Why, Key: svc.Key, Locator: svc.Locator, Once: svc.Once}
 }
 
 // Owner narrows a target to the instance where a locator found a key. When that one is not ready, Among

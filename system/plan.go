@@ -26,11 +26,19 @@ type Door struct {
 
 // Deployment is one service's part of the plan.
 type Deployment struct {
-	Service     Service      `json:"service"`         // as wanted now
-	Spec        Digest       `json:"spec"`            // what an instance is made from; see [Service.Spec]
-	Assignments []Assignment `json:"assignments"`     // sorted by instance
-	Parts       *Parts       `json:"parts,omitempty"` // of a partitioned service: who owns which keys
-	Ring        Places       `json:"ring,omitempty"`  // of a ring: where its members stand
+	Service     Service      `json:"service"`          // as wanted now
+	Spec        Digest       `json:"spec"`             // what an instance is made from; see [Service.Spec]
+	Assignments []Assignment `json:"assignments"`      // sorted by instance
+	Parts       *Parts       `json:"parts,omitempty"`  // of a partitioned service: who owns which keys
+	Ring        Places       `json:"ring,omitempty"`   // of a ring: where its members stand
+	Called      *Called      `json:"called,omitempty"` // of a function: how many instances its calls need
+}
+
+// Called is how many instances a service has because it is called.
+type Called struct {
+	Want  int       `json:"want"`            // instances that calls need, or needed until a short while ago
+	Less  time.Time `json:"less,omitzero"`   // since when fewer would do; zero: all of them are needed
+	Wakes int       `json:"wakes,omitempty"` // how often a call found no instance planned, and one was made
 }
 
 // Partitions is into how many parts the keys of a partitioned service are divided, whatever its number
@@ -185,6 +193,21 @@ type Seen struct {
 	Started   time.Time         `json:"started"`            // of the process
 	Plan      int64             `json:"plan"`               // generation that it follows
 	Instances []InstanceSeen    `json:"instances,omitempty"`
+	Demand    []Demand          `json:"demand,omitempty"`   // sorted by service
+	Prepared  []Prepared        `json:"prepared,omitempty"` // functions of the plan, sorted by service
+}
+
+// Prepared is a function that a node can make instances of at once.
+type Prepared struct {
+	Service ServiceName `json:"service"`
+	Spec    Digest      `json:"spec"`
+	Why     string      `json:"why,omitempty"` // it cannot be, in words
+}
+
+// Demand is what the doors of one node are asked of a service whose instances follow its calls.
+type Demand struct {
+	Service  ServiceName `json:"service"`
+	Inflight float64     `json:"inflight"` // requests at a time, waiting or under way: the most of late
 }
 
 // State is where an instance is in its life.

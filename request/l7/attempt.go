@@ -215,7 +215,7 @@ func (x *exchange) commit(status int, header http.Header, in route.Instance, end
 func (x *exchange) stamp(h http.Header, status int, in route.Instance) {
 	x.status, x.began = status, time.Since(x.start)
 	if x.entry {
-		h.Add("Server-Timing", timing(in, x.began, x.why)+x.keyed.timing())
+		h.Add("Server-Timing", timing(in, x.began, x.cold, x.why)+x.keyed.timing())
 		x.keep(h, in.ID)
 	}
 }

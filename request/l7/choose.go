@@ -36,7 +36,7 @@ func (x *exchange) choose(t *route.Table, to route.Target, tried []place) (route
 	x.why = whySticky
 	if !ok {
 		x.why = whyPolicy
-		in, ok = x.s.pick(t, to, x.hashed(to), avoid)
+		in, ok = x.s.pick(t, to, x.hashed(to), x.s.busy(to, avoid))
 	}
 	switch {
 	case len(tried) > 0:
@@ -45,6 +45,16 @@ func (x *exchange) choose(t *route.Table, to route.Target, tried []place) (route
 		x.why = whyKey
 	}
 	return in, ok
+}
+
+// busy avoids what avoid does, and instances that have as many requests of this node as they are given at a time.
+func (s *Switch) busy(to route.Target, avoid func(route.Instance) bool) func(route.Instance) bool {
+	if to.Each == 0 {
+		return avoid
+	}
+	return func(in route.Instance) bool {
+		return s.loads.Inflight(in.ID) >= to.Each || avoid != nil && avoid(in)
+	}
 }
 
 // stays returns the instance that the client stays with, if it does and that one was not tried yet.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"servent/route"
+	"servent/system"
 )
 
 // replay is the size up to which request bodies are read before they are sent, so that they can be sent
@@ -50,6 +51,10 @@ type exchange struct {
 	stream *stream     // the body, when it is not
 	waits  bool        // for our word before the other node sends the body
 	once   bool        // the service tells one write from two
+
+	called system.ServiceName // it is counted as a call of, or empty
+	wakes  bool               // it waits, or has waited, for a first instance to be made
+	cold   time.Duration      // so long
 
 	status  int           // of the answer
 	began   time.Duration // after start, until the answer began to leave
@@ -121,8 +126,27 @@ func (x *exchange) body() error {
 }
 
 func (x *exchange) end() {
+	if x.called != "" {
+		x.s.o.Calls.End(x.called, time.Now())
+	}
 	if x.stream != nil {
 		x.stream.end(x.w)
+	}
+}
+
+// count tells of a request to a service whose instances follow its calls, once.
+func (x *exchange) count(to route.Target) {
+	if to.Called && x.called == "" && x.s.o.Calls != nil {
+		x.called = to.Service
+		x.s.o.Calls.Begin(to.Service, time.Now(), len(to.Among) == 0)
+	}
+}
+
+// warm ends the wait for a first instance.
+func (x *exchange) warm(to route.Target) {
+	if x.wakes && x.cold == 0 {
+		x.cold = time.Since(x.start)
+		x.s.o.Meter.Line(to.Service, "").Cold()
 	}
 }
 
@@ -180,8 +204,10 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		if first {
 			s.budget(to.Service).Request(x.start)
 		}
+		x.count(to)
 		in, ok := x.choose(t, to, tried)
 		if !ok {
+			x.wakes = x.wakes || to.Called && len(to.Among) == 0
 			err := hold.wait(x.in.Context(), to, changed)
 			x.abandon()
 			if err != nil {
@@ -196,6 +222,7 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 			}
 			continue
 		}
+		x.warm(to)
 		at := place{in.ID, in.Node}
 		line := s.o.Meter.Line(to.Service, in.ID)
 		var v verdict
@@ -261,6 +288,8 @@ func (x *exchange) giveUp(to route.Target, last, err error) {
 	switch {
 	case last != nil && len(to.Among) > 0:
 		why = last.Error()
+	case to.Each > 0 && len(to.Among) > 0:
+		why = fmt.Sprintf("each of %d has the %d requests that it is given at a time", len(to.Among), to.Each)
 	case why == "":
 		why = err.Error()
 	}
@@ -311,7 +340,11 @@ func (h *holding) wait(ctx context.Context, to route.Target, changed <-chan stru
 	}
 	var again <-chan time.Time
 	if len(to.Among) > 0 || to.Seeks {
-		h.pause = min(max(2*h.pause, 10*time.Millisecond), 250*time.Millisecond)
+		most := 250 * time.Millisecond
+		if to.Each > 0 { // a place is free as soon as an answer is there
+			most = 50 * time.Millisecond
+		}
+		h.pause = min(max(2*h.pause, 10*time.Millisecond), most)
 		t := time.NewTimer(h.pause)
 		defer t.Stop()
 		again = t.C

@@ -134,16 +134,19 @@ func idempotent(method string) bool {
 
 // timing is the Server-Timing entry of an answer: who gave it (no instance: the node itself), why
 // that one, over how many hops from node to node, and how long it took until it began.
-func timing(in route.Instance, took time.Duration, why string) string {
-	hops, instance := 1, ""
+func timing(in route.Instance, took, cold time.Duration, why string) string {
+	hops, instance, wait := 1, "", ""
 	if in.Local {
 		hops = 0
 	}
 	if in.ID != "" {
 		instance = fmt.Sprintf(`, instance;desc="%s", why;desc="%s"`, quoted(string(in.ID)), why)
 	}
-	return fmt.Sprintf(`node;desc="%s"%s, hops;desc="%d", total;dur=%.1f`,
-		quoted(string(in.Node)), instance, hops, float64(took)/float64(time.Millisecond))
+	if cold > 0 {
+		wait = fmt.Sprintf("cold;dur=%.1f, ", float64(cold)/float64(time.Millisecond))
+	}
+	return fmt.Sprintf(`node;desc="%s"%s, hops;desc="%d", %stotal;dur=%.1f`,
+		quoted(string(in.Node)), instance, hops, wait, float64(took)/float64(time.Millisecond))
 }
 
 // refuse answers with an error of ours: what is wrong, and the next step if there is one.

@@ -34,6 +34,7 @@ type Options struct {
 	Remote  func(system.NodeID) http.RoundTripper
 	Station *link.Station // of an emulated node: it charges for what is served here and what is sent onward
 	Meter   *meter.Book   // nil counts nothing
+	Calls   *route.Calls  // is told of requests to services whose instances follow them; nil tells nobody
 	Hold    time.Duration // how long a request may wait for an instance; 0 means 10s, negative not at all
 	Waiters int           // requests that may wait so at once, more get 503; 0 means 1024
 	Retries int           // of a request that broke after it was sent and may be repeated; 0 means 2, negative none

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"servent/architecture"
 	"servent/system"
@@ -290,9 +291,18 @@ func (c checker) counts() {
 			c.bad(at, "%s has as many instances as calls need; leave replicas out, scale.max bounds them", s.Architecture)
 		}
 	}
+	called := c.row.Where == architecture.WhenCalled
+	if idle := sc.key("idle"); c.exact(idle) {
+		switch {
+		case !called:
+			c.bad(idle, "%s keeps its instances, called or not; only function lets them go", s.Architecture)
+		case s.Scale.Idle < time.Second:
+			c.bad(idle, "want at least 1s, have %s", s.Scale.Idle)
+		}
+	}
 	for _, goal := range []string{"inflight", "latency", "cpu"} {
-		if p := sc.key(goal); c.exact(p) {
-			c.unbuilt(p, "scaling by a goal is not built yet; scale.min or deploy.replicas sets the number")
+		if p := sc.key(goal); c.exact(p) && !(called && goal == "inflight") {
+			c.unbuilt(p, "scaling by a goal is not built yet, but for a function by scale.inflight; scale.min or deploy.replicas sets the number")
 		}
 	}
 }
@@ -339,7 +349,7 @@ func (c checker) suits() {
 				c.bad(c.x("architecture"), "swarm distributes files, have %s", k)
 			}
 		case system.Function:
-			if k == system.Files || k == system.Origin || k == system.VM {
+			if k == system.Files || k == system.Origin || k == system.VM || k == system.Builtin {
 				c.bad(c.x("architecture"), "function starts a program when it is called, have %s", k)
 			}
 		case system.Partitioned, system.Ring, system.Chord, system.Pastry, system.Kademlia, system.Unstructured, system.Superpeer:

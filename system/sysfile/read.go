@@ -307,6 +307,7 @@ func scale(v value) system.Scale {
 		Inflight: read(v.key("inflight"), notation.Count),
 		Latency:  read(v.key("latency"), notation.Duration),
 		CPU:      read(v.key("cpu"), notation.Share),
+		Idle:     read(v.key("idle"), notation.Duration),
 	}
 }
 
