@@ -174,8 +174,8 @@ func TestLookupsWhileOneIsDead(t *testing.T) {
 	}
 }
 
-// A node's successors and its only contact die together: its fingers lead it back.
-func TestFingersMendTheRing(t *testing.T) {
+// A node's successors, its predecessor and its only contact die together: the ring mends, for others find the node.
+func TestNeighboursDie(t *testing.T) {
 	w := newWorld(t, 3, peertest.Places(3, 32), Options{Ring: ring.Options{Questions: 64}})
 	for s := range w.IDs {
 		if s > 0 {
@@ -186,7 +186,7 @@ func TestFingersMendTheRing(t *testing.T) {
 	}
 	w.Until("all fingers", 30*second, w.full)
 	all := slices.DeleteFunc(w.Members(), func(s peer.Slot) bool { return s == 0 })
-	w.Down[all[0]-1] = true
+	w.Down[all[0]-1], w.Down[w.c.See(w, all[0]).Before] = true, true
 	for n, i := 0, slices.Index(w.Members(), all[0]); n < successors; n++ {
 		w.Down[w.Members()[(i+1)%len(w.Members())]] = true
 	}
