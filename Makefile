@@ -3,8 +3,7 @@ TOOL  = go tool -modfile=tools.mod
 PKGS  = ./...
 FUZZTIME ?= 30s
 
-.PHONY: help build check test long golden bench-idle bench-emulation bench-simulation bench-switch clean
-.PHONY: help build check test long golden bench-idle bench-emulation bench-kv bench-sim clean
+.PHONY: help build check test race long golden bench-idle bench-emulation bench-simulation bench-kv bench-sim clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +45,7 @@ bench-emulation: build ## throughput of 1…16 emulated nodes → bench/emulatio
 
 bench-simulation: build ## the simulation against 4 and 8 emulated nodes and a real queue → bench/simulation.md
 	go build -o bin/simulation ./bench/simulation && bin/simulation bin/servent > bench/simulation.md.new && mv bench/simulation.md.new bench/simulation.md && cat bench/simulation.md
+
 bench-kv: ## the built-in key-value store beside Debian's redis-server and etcd-server → bench/kv.md
 	go build -o bin/kv ./bench/kv && bin/kv $(BENCH_KV) > bench/kv.md.new && mv bench/kv.md.new bench/kv.md && cat bench/kv.md
 
