@@ -313,7 +313,7 @@ func TestDocs(t *testing.T) {
 		"service": reference(t, "servent_service", samples, false),
 		"system":  reference(t, "servent_system", topSamples, true),
 		"does":    treated("What Servent does", func(t schema.Treatment) string { return t.Does }),
-		"noted":   treated("Why it is not acted on", func(t schema.Treatment) string {
+		"noted": treated("Why it is not acted on", func(t schema.Treatment) string {
 			if t.Image != "" {
 				return t.Note + "; of an image: " + t.Image
 			}
