@@ -44,7 +44,8 @@ func (e *env) compareCmd() *cobra.Command {
 		Use:   "compare [FOLDER|FILE…]",
 		Short: "Run one application under several variants and say which one scales",
 		Long: "Compare runs the file's application, unchanged, under several variants on emulated nodes of this machine, all under\n" +
-			"the same load: by default under every architecture that its keys and software allow, on 1, 2 and 4 nodes. It says\n" +
+			"the same load: by default as single, replicated, partitioned and ring, where keys and software allow, on 1, 2 and 4\n" +
+			"nodes; with --full also under the overlays, and on more. It says\n" +
 			"which variant scales, whether the answers were right, and what the death of a node costs.\n" +
 			"The file's x-servent.compare sets service, variants, load, check and goal; flags win over it.\n" +
 			"Two or more files are variants of one another: load and goal are those of the first, and their nodes must be alike.",

@@ -88,6 +88,7 @@ func TestCompareCounter(t *testing.T) {
 // A killed node costs divided keys their share and a single instance all that it had, and every key is read again:
 // on two nodes, too, each has somewhere to go. Without a capacity in the file it is measured and said to be.
 func TestCompareSurvives(t *testing.T) {
+	t.Parallel()
 	w := &world{t: t, dir: t.TempDir()}
 	w.write("compose.yaml", `name: counter
 services:

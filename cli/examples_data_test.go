@@ -76,6 +76,7 @@ func keeps(t *testing.T, url string, acked []string, atLeast int) {
 
 // The node that holds the data dies: nothing starts empty elsewhere, and all is there when it is back.
 func TestDataWaitsForItsNode(t *testing.T) {
+	t.Parallel()
 	have(t, "go")
 	for _, node := range []system.NodeID{"node-2", "node-1"} { // node-1 answers for control, too
 		t.Run(string(node), func(t *testing.T) {

@@ -145,6 +145,7 @@ func (c *talk) next(n int) error {
 
 // A connection stays with its instance: the death of one breaks its connections, and no others.
 func TestIncrement(t *testing.T) {
+	t.Parallel()
 	w := example(t, "increment")
 	w.write("port.yaml", fmt.Sprintf("services: {increment: {ports: !override [\"%s:7007\"], x-servent: {scale: {min: 3}}}}\n", free(t)))
 	w.up("-f", "compose.yaml", "-f", "port.yaml")
@@ -298,6 +299,7 @@ func TestCounter(t *testing.T) {
 
 // What a time-out does to a call, at the door of a running system.
 func TestAddress(t *testing.T) {
+	t.Parallel()
 	w := example(t, "address")
 	w.write("port.yaml", fmt.Sprintf("services: {address: {ports: !override [\"%s:7008\"]}}\n", free(t)))
 	w.up("-f", "compose.yaml", "-f", "port.yaml")
@@ -356,6 +358,7 @@ func TestAddress(t *testing.T) {
 
 // A token goes round by SERVENT_NEXT, and the ring heals.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	w := example(t, "tokens")
 	w.up()
 	url := "http://" + w.published("tokens")
@@ -475,6 +478,7 @@ func ordered(t *testing.T, url string) map[string]int64 {
 
 // Three tiers, and the other database.
 func TestShop(t *testing.T) {
+	t.Parallel()
 	have(t, "go")
 	w := example(t, "shop")
 	w.up()

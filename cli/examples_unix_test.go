@@ -80,6 +80,7 @@ func ends(t *testing.T, all map[int]string) {
 
 // Everything is killed at once; the next up finds every acknowledged order, and nothing of before runs.
 func TestDataSurvivesKillOfEverything(t *testing.T) {
+	t.Parallel()
 	have(t, "go", "ps")
 	w := example(t, "shop")
 	var acked []string

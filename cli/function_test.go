@@ -115,6 +115,7 @@ func burst(t *testing.T, nodes, workers, most, perSecond int) {
 // A module is a function, too: compiled before it is called, its first answer does not wait for that, and a crowd of
 // first calls costs none of them.
 func TestModuleIsFunction(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("compiling a Go module takes seconds")
 	}

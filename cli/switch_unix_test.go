@@ -65,6 +65,7 @@ func visit(t *testing.T, door, cookie string) (count, instance, why, next string
 // A client with a cookie finds its own instance by every node's door. When that one is killed it moves once, and
 // what the instance held of it in memory is gone.
 func TestSessions(t *testing.T) {
+	t.Parallel()
 	w := start(t, sessions)
 	var doors []string
 	for n := 1; n <= 3; n++ {
@@ -161,6 +162,7 @@ func TestWeighted(t *testing.T) {
 
 // Policies and stickiness are variants as everything else in the file.
 func TestComparePolicies(t *testing.T) {
+	t.Parallel()
 	w := &world{t: t, dir: t.TempDir()}
 	w.write("compose.yaml", `name: counter
 services:

@@ -28,7 +28,7 @@ type axis struct {
 // variants are the ways in which the application is run: every combination of the axes' values, and those that
 // the file names. One that the file's declarations forbid is kept with the reason.
 func (e *env) variants(ctx context.Context, base *sysfile.Result, service system.ServiceName, o compareOptions) ([]lab.Variant, error) {
-	axes, named, err := wanted(base.System, service, o.vary)
+	axes, named, err := wanted(base.System, service, o)
 	if err != nil {
 		return nil, err
 	}
@@ -66,9 +66,9 @@ func few(n int, scale string) error {
 }
 
 // wanted are the axes of the flags, else the file's axes and named variants, else the architectures.
-func wanted(sys *system.System, service system.ServiceName, words []string) (axes []axis, named []system.Variant, err error) {
+func wanted(sys *system.System, service system.ServiceName, o compareOptions) (axes []axis, named []system.Variant, err error) {
 	var from []system.Axis
-	for _, w := range words {
+	for _, w := range o.vary {
 		path, values, ok := strings.Cut(w, "=")
 		if !ok || path == "" || values == "" {
 			return nil, nil, misuse{&system.Hint{Err: fmt.Errorf("vary: want PATH=A,B, have %q", w), Next: "servent compare --vary architecture=single,replicated"}}
@@ -80,7 +80,7 @@ func wanted(sys *system.System, service system.ServiceName, words []string) (axe
 	case c != nil && len(c.Axes)+len(c.Variants) > 0:
 		from, named = c.Axes, c.Variants
 	default:
-		from = []system.Axis{{Path: "architecture", Values: lab.Architectures(sys.Service(service))}}
+		from = []system.Axis{{Path: "architecture", Values: lab.Architectures(sys.Service(service), o.depth())}}
 	}
 	var paths []string
 	for _, x := range from {

@@ -28,7 +28,7 @@ func TestVariantNames(t *testing.T) {
 		{[]string{"environment.A=x,y", "environment.B=y,z"}, "x B=y|x z|A=y B=y|A=y z"},
 		{[]string{"process=./a --long flag,./b"}, "process#1|process=./b"},
 	} {
-		axes, _, err := wanted(sys, "web", tt.vary)
+		axes, _, err := wanted(sys, "web", compareOptions{vary: tt.vary})
 		if err != nil {
 			t.Errorf("%v: %v", tt.vary, err)
 			continue

@@ -139,12 +139,19 @@ func TestSubject(t *testing.T) {
 
 func TestArchitectures(t *testing.T) {
 	s := shop().Service("cart")
-	if got := Architectures(s); !slices.Contains(got, "partitioned") || !slices.Contains(got, "single") {
-		t.Errorf("with a key: %v", got)
-	}
-	s.Key = ""
-	if got := Architectures(s); slices.Contains(got, "partitioned") || !slices.Contains(got, "replicated") {
-		t.Errorf("without a key: %v", got)
+	for _, tt := range []struct {
+		key   string
+		depth result.Depth
+		want  []string
+	}{
+		{s.Key, result.Quick, []string{"single", "replicated", "partitioned", "ring"}},
+		{s.Key, result.Full, []string{"single", "replicated", "partitioned", "ring", "chord"}},
+		{"", result.Quick, []string{"single", "replicated"}},
+	} {
+		s.Key = tt.key
+		if got := Architectures(s, tt.depth); !slices.Equal(got, tt.want) {
+			t.Errorf("key %q, %s: %v, want %v", tt.key, tt.depth, got, tt.want)
+		}
 	}
 }
 

@@ -42,13 +42,16 @@ func Subject(sys *system.System) (system.ServiceName, error) {
 }
 
 // Architectures are the words under which a service is compared when the file names no variants: those
-// that run today and that its key and software allow.
-func Architectures(s *system.Service) []string {
+// that run today and that its key and software allow, and that run before they are called. A quick comparison leaves
+// out what goes hop by hop over an overlay: each row takes its time, and a few nodes show nothing of it.
+func Architectures(s *system.Service, depth result.Depth) []string {
 	var words []string
 	for _, row := range architecture.Table {
 		divides := row.Key == architecture.Must
 		switch k := s.Software.Kind; {
-		case !row.Built, divides && s.Key == "", divides && (k == system.Files || k == system.Origin):
+		case !row.Built, row.Where == architecture.WhenCalled, row.Way == architecture.Overlay && depth != result.Full:
+			continue
+		case divides && s.Key == "", divides && (k == system.Files || k == system.Origin):
 			continue
 		}
 		words = append(words, string(row.Word))

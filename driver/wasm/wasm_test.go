@@ -63,15 +63,33 @@ func artifact(t testing.TB, module []byte) driver.Artifact {
 	return driver.Artifact{Dir: dir, Software: system.Software{Kind: system.Wasm, From: "./x/m.wasm"}}
 }
 
+// log is what a module's calls say, of which several run at once.
+type log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // begin starts an instance of a module.
-func begin(t testing.TB, module []byte, limits system.Limits) (http.Handler, *bytes.Buffer) {
+func begin(t testing.TB, module []byte, limits system.Limits) (http.Handler, *log) {
 	t.Helper()
 	p, err := New(Options{}).Prepare(t.Context(), artifact(t, module))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
-	var stderr bytes.Buffer
+	var stderr log
 	i, err := p.Start(t.Context(), driver.Spec{Instance: "f/1", Limits: limits, Env: []string{"GREETING=hello"}, Stderr: &stderr})
 	if err != nil {
 		t.Fatal(err)
@@ -157,10 +175,10 @@ func TestHostile(t *testing.T) {
 		{"floods its log", code("lorem ipsum\n", append(append([]byte{opLoop, empty}, say(2)...), opBr, 0, opEnd)...), system.Limits{Fuel: 1e5}, 502, "fuel"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h, log := begin(t, tt.module, tt.limits)
+			h, said := begin(t, tt.module, tt.limits)
 			w := ask(h, newRequest())
-			if w.Code != tt.status || tt.status > 0 && !strings.Contains(w.Body.String(), tt.says) || !strings.Contains(log.String(), tt.says) {
-				t.Errorf("answer %d %q, log %.200q; want %d and %q", w.Code, w.Body, log, tt.status, tt.says)
+			if w.Code != tt.status || tt.status > 0 && !strings.Contains(w.Body.String(), tt.says) || !strings.Contains(said.String(), tt.says) {
+				t.Errorf("answer %d %q, log %.200q; want %d and %q", w.Code, w.Body, said, tt.status, tt.says)
 			}
 			if w := ask(h, newRequest()); w.Code != tt.status {
 				t.Errorf("the second call is answered %d, want %d again", w.Code, tt.status)
@@ -231,7 +249,7 @@ func TestGoProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, log := begin(t, module, system.Limits{})
+	h, said := begin(t, module, system.Limits{})
 	r := httptest.NewRequest("POST", "http://shop.example.org:8080/c/a%2Fb?x=1&y=2", strings.NewReader("some text"))
 	r.Header.Set("X-User", "ada")
 	r.Header.Set("Proxy", "http://evil.example")
@@ -239,7 +257,7 @@ func TestGoProgram(t *testing.T) {
 	w := ask(h, r)
 	want := "POST /c/a/b x=1&y=2 shop.example.org:8080 text/plain ada hello proxy= body=some text\n"
 	if w.Code != http.StatusAccepted || w.Body.String() != want || w.Header().Get("X-Guest") != "go" {
-		t.Errorf("answer %d %v %q, want 202 %q; log %s", w.Code, w.Header(), w.Body, want, log)
+		t.Errorf("answer %d %v %q, want 202 %q; log %s", w.Code, w.Header(), w.Body, want, said)
 	}
 	r = httptest.NewRequest("PUT", "/", io.NopCloser(strings.NewReader(strings.Repeat("x", 100_000))))
 	r.ContentLength = -1 // as in chunks

@@ -214,6 +214,9 @@ func (x *exchange) commit(status int, header http.Header, in route.Instance, end
 // stamp notes when the answer began and, where the request entered, says who gave it.
 func (x *exchange) stamp(h http.Header, status int, in route.Instance) {
 	x.status, x.began = status, time.Since(x.start)
+	if x.stream != nil && !x.stream.whole.Load() && x.in.ProtoMajor == 1 {
+		h.Set("Connection", "close") // RFC 9112 §9.3: what is left of the request would be read as the next one
+	}
 	if x.entry {
 		h.Add("Server-Timing", timing(in, x.began, x.cold, x.why)+x.keyed.timing())
 		x.keep(h, in.ID)

@@ -69,6 +69,7 @@ type stream struct {
 	ended   bool          // the exchange is over; belongs to who holds turn
 	touched atomic.Bool
 	failed  atomic.Bool
+	whole   atomic.Bool // all of it was read
 	n       atomic.Int64
 }
 
@@ -81,7 +82,11 @@ func (b *stream) Read(p []byte) (int, error) {
 	b.touched.Store(true)
 	n, err := b.body.Read(p)
 	b.n.Add(int64(n))
-	if err != nil && err != io.EOF {
+	switch err {
+	case nil:
+	case io.EOF:
+		b.whole.Store(true)
+	default:
 		b.failed.Store(true)
 	}
 	return n, err
