@@ -174,9 +174,15 @@ func (o simulateOptions) runs(name string) ([]study.Options, error) {
 	if events > float64(most) {
 		return nil, &system.Hint{Err: fmt.Errorf("%s among %s nodes would take about %s events, and at most %s are wanted",
 			large(float64(s.Lookups))+" lookups", large(float64(sizes[len(sizes)-1])), large(events), large(float64(most))),
-			Next: fmt.Sprintf("fewer nodes (-n), fewer --lookups, a shorter --for, shorter --delay, or --events %s", strings.ReplaceAll(fmt.Sprintf("%.0e", events*1.1), "e+", "e"))}
+			Next: fmt.Sprintf("fewer nodes (-n), fewer --lookups, a shorter --for, shorter --delay, or --events %s", enough(events))}
 	}
 	return runs, nil
+}
+
+// enough is a round number that is no less.
+func enough(x float64) string {
+	ten := math.Floor(math.Log10(max(x, 1)))
+	return fmt.Sprintf("%.0fe%.0f", math.Ceil(x/math.Pow(10, ten)), ten)
 }
 
 // whole reads 1000 and 1e3.
