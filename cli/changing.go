@@ -85,7 +85,7 @@ func (e *env) scaleCmd() *cobra.Command {
 				return err
 			}
 			if err := client.Scale(cmd.Context(), counts); err != nil {
-				return err
+				return e.full(err)
 			}
 			return e.settle(cmd.Context(), client, upOptions{wait: wait})
 		},
@@ -107,11 +107,19 @@ func (e *env) restartCmd() *cobra.Command {
 				return err
 			}
 			if err := client.Restart(cmd.Context(), args[0]); err != nil {
-				return err
+				return e.full(err)
 			}
 			return e.settle(cmd.Context(), client, upOptions{wait: wait})
 		},
 	}
 	cmd.Flags().DurationVar(&wait, "wait", time.Minute, "how long it may take")
 	return cmd
+}
+
+// full says that the disk is full, if it is, beside an error that may come of it: control then only falls silent.
+func (e *env) full(err error) error {
+	if !e.folder().Full() {
+		return err
+	}
+	return &system.Hint{Err: fmt.Errorf("%w; no space left on the disk of %s", err, near(string(e.folder()))), Next: "df -h " + near(string(e.folder()))}
 }
