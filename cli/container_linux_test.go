@@ -50,7 +50,6 @@ x-servent:
 // An ordinary Compose file of images runs as it is: three replicas listen on the same port on one node, each is
 // reached, and each reaches the other service by its name, at a port that only the image names.
 func TestImagesRun(t *testing.T) {
-	t.Parallel()
 	caps := container.New(container.Options{}).Probe(t.Context())
 	if !caps.OK && os.Getenv("CI") == "true" {
 		t.Fatal(caps.Reason)
