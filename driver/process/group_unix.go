@@ -25,6 +25,8 @@ type group struct {
 	token   string
 	cage    *cage // its cgroup; nil without
 	watched bool  // its memory is ours to watch
+
+	dying map[int]uint64 // strays that were killed and are not gone yet, by when they began; only Linux knows any
 }
 
 // spawn makes the process, having told the guard and the notes of it. It runs on the keeper. Limits are

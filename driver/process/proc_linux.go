@@ -104,16 +104,30 @@ func (g *group) alive() bool {
 	return found
 }
 
-// strays kills every process that has the group's token, wherever it went, and says how many lived.
+// strays kills every process that has the group's token, wherever it went, and says how many lived. One that is
+// dying has no environment left to be known by, but may hold its files for a moment more: it counts until it is gone.
 func (g *group) strays() (n int) {
+	for pid, began := range g.dying {
+		if s, ok := readStat(pid); ok && !s.dead() && s.start == began {
+			n++
+		} else {
+			delete(g.dying, pid)
+		}
+	}
 	processes(func(pid int) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) // empty for the dead
 		if err != nil || !bytes.Contains(b, []byte(g.token)) {
 			return
 		}
-		if s, ok := readStat(pid); ok && !s.dead() && syscall.Kill(pid, syscall.SIGKILL) == nil {
-			n++
+		s, ok := readStat(pid)
+		if _, known := g.dying[pid]; known || !ok || s.dead() || syscall.Kill(pid, syscall.SIGKILL) != nil {
+			return
 		}
+		if g.dying == nil {
+			g.dying = map[int]uint64{}
+		}
+		g.dying[pid] = s.start
+		n++
 	})
 	return n
 }

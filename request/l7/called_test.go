@@ -78,7 +78,8 @@ func TestBusyInstanceIsLeftAlone(t *testing.T) {
 	}))
 	door, c := f.door("node-1"), client(t)
 	var all sync.WaitGroup
-	for range 6 {
+	sw := f.nodes["node-1"].sw
+	for n := range int64(6) { // one after the other: of those that come at once a few more may pass
 		all.Go(func() {
 			res, err := c.Get(door)
 			if err != nil {
@@ -89,8 +90,8 @@ func TestBusyInstanceIsLeftAlone(t *testing.T) {
 				t.Error(res.Status)
 			}
 		})
+		eventually(t, "each is taken or waits", func() bool { return now.Load()+sw.waiting.Load() == n+1 })
 	}
-	sw := f.nodes["node-1"].sw
 	eventually(t, "two are answered and four wait", func() bool { return now.Load() == 2 && sw.waiting.Load() == 4 })
 	f.run("node-1", 2, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { second.Add(1) }))
 	eventually(t, "the four are answered by the next", func() bool { return second.Load() == 4 && sw.waiting.Load() == 0 })
