@@ -9,8 +9,8 @@ import (
 	"servent/system"
 )
 
-// circle says where the members of the service's ring, or of an overlay that divides keys on one, stand from now on. A member keeps its place for as
-// long as it is planned: one that is lost with its node, or waits for its data, comes back to its keys. A
+// circle says where the members of the service's ring, or of an overlay that divides keys on one, stand from
+// now on. A member keeps its place for as long as it is planned: one that is lost with its node, or waits for its data, comes back to its keys. A
 // new one joins when it is ready and takes half of the longest range, so that only those keys get another
 // owner; never where keys stand for data on disk. While nobody has been ready yet all ranges are alike.
 func (t *turn) circle(p *part) system.Places {

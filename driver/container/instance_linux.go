@@ -155,12 +155,12 @@ func (i *instance) run(ctx context.Context) error {
 			return ctx.Err()
 		case err := <-ended:
 			i.forget()
-			said := &ending{}
+			said := &driver.Ending{}
 			if f, err := os.Open(logFile); err == nil {
 				io.Copy(said, f)
 				f.Close()
 			}
-			if last := message(said.last()); last != "" {
+			if last := message(said.Last()); last != "" {
 				err = errors.New(last)
 			}
 			return fmt.Errorf("runc: %w", err)
@@ -354,10 +354,10 @@ func (i *instance) Exec(ctx context.Context, args []string) error {
 	default:
 	}
 	cmd := exec.CommandContext(ctx, "runc", append([]string{"--root", i.runc, "exec", i.id}, args...)...)
-	said := &ending{}
+	said := &driver.Ending{}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, outputWait
 	err := cmd.Run()
-	switch last := message(said.last()); {
+	switch last := message(said.Last()); {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
@@ -366,24 +366,6 @@ func (i *instance) Exec(ctx context.Context, args []string) error {
 		return fmt.Errorf("run %s: %w: %s", args[0], err, last)
 	}
 	return fmt.Errorf("run %s: %w", args[0], err)
-}
-
-// ending keeps the end of an output.
-type ending struct{ kept []byte }
-
-func (e *ending) Write(p []byte) (int, error) {
-	const most = 4 << 10
-	e.kept = append(e.kept, p...)
-	if over := len(e.kept) - most; over > 0 {
-		e.kept = append(e.kept[:0], e.kept[over:]...)
-	}
-	return len(p), nil
-}
-
-// last is the last line that says something.
-func (e *ending) last() string {
-	text := bytes.TrimSpace(e.kept)
-	return string(bytes.TrimSpace(text[bytes.LastIndexByte(text, '\n')+1:]))
 }
 
 // guard is a shell of its own session that outlives a killed node for a moment: when its input ends without a

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -247,7 +246,7 @@ func (i *instance) Exec(ctx context.Context, args []string) error {
 	}
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Args, cmd.Env, cmd.Dir = args, i.environment(), i.spec.Dir
-	said := &ending{}
+	said := &driver.Ending{}
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.WaitDelay = outputWait
 	lead(cmd)
@@ -263,30 +262,12 @@ func (i *instance) Exec(ctx context.Context, args []string) error {
 	if err := cmd.Wait(); err != nil && ctx.Err() != nil {
 		return fmt.Errorf("run %s: %w", args[0], ctx.Err())
 	} else if err != nil {
-		if last := said.last(); last != "" {
+		if last := said.Last(); last != "" {
 			return fmt.Errorf("run %s: %w: %s", args[0], err, last)
 		}
 		return fmt.Errorf("run %s: %w", args[0], err)
 	}
 	return nil
-}
-
-// ending keeps the end of an output.
-type ending struct{ kept []byte }
-
-func (e *ending) Write(p []byte) (int, error) {
-	const most = 4 << 10
-	e.kept = append(e.kept, p...)
-	if over := len(e.kept) - most; over > 0 {
-		e.kept = append(e.kept[:0], e.kept[over:]...)
-	}
-	return len(p), nil
-}
-
-// last is the last line that says something.
-func (e *ending) last() string {
-	text := bytes.TrimSpace(e.kept)
-	return string(bytes.TrimSpace(text[bytes.LastIndexByte(text, '\n')+1:]))
 }
 
 // pipe carries one stream of output from the process to a writer. exec.Cmd could, but would wait

@@ -337,16 +337,6 @@ func TestExec(t *testing.T) {
 	}
 }
 
-func TestEnding(t *testing.T) {
-	e := &ending{}
-	for n := range 2000 {
-		fmt.Fprintf(e, "line %d\r\n\n", n)
-	}
-	if len(e.kept) > 4<<10 || e.last() != "line 1999" {
-		t.Errorf("%d bytes kept, the last line is %q", len(e.kept), e.last())
-	}
-}
-
 // brokenWriter fails at once.
 type brokenWriter struct{}
 
