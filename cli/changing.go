@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"servent/admin"
+	"servent/launch"
 	"servent/system"
 )
 
@@ -121,5 +122,11 @@ func (e *env) full(err error) error {
 	if !e.folder().Full() {
 		return err
 	}
-	return &system.Hint{Err: fmt.Errorf("%w; no space left on the disk of %s", err, near(string(e.folder()))), Next: "df -h " + near(string(e.folder()))}
+	why, next := noSpace(e.folder())
+	return &system.Hint{Err: fmt.Errorf("%w; %s", err, why), Next: next}
+}
+
+// noSpace is what is said of a full disk, and where to look.
+func noSpace(f launch.Folder) (why, next string) {
+	return "no space left on the disk of " + near(string(f)), "df -h " + near(string(f))
 }

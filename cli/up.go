@@ -266,7 +266,9 @@ func notReady(f launch.Folder, s admin.State, wait time.Duration) error {
 		late = append(late, "control does not answer: "+s.Control)
 	}
 	if f.Full() {
-		late, next = append(late, "no space left on the disk of "+near(string(f))), "df -h "+near(string(f))
+		var why string
+		why, next = noSpace(f)
+		late = append(late, why)
 	}
 	if len(late) == 0 {
 		late = append(late, "the plan is not yet what is asked for")
