@@ -6,17 +6,11 @@
 // which becomes a plan, which becomes running instances, to which requests are switched.
 //
 //	0 words     system, blob, identity, meter, peer, peer/keyspace
-//	1 decide    placement, route, architecture, overlay/ring
-//	2 reach     system/sysfile, link, peer/wire, control, driver
-//	0 words     system, blob, identity, meter
-//	1 decide    placement, route, architecture
-//	2 reach     system/sysfile (with its schema and edit), link, control, driver
-//	3 act       conductor, agent, request, admin, console
+//	1 decide    placement, route, architecture, overlay/…
+//	2 reach     system/sysfile (with its schema and edit), link, peer/wire, peer/sim, control, driver
+//	3 act       conductor, agent, request, store, admin, console
 //	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check, lab/host, lab/accesslog
-//	5           launch
+//	5           launch; overlay/study; and what lab/report draws with: lab/report/figure
 //	6 measure   lab, lab/report, lab/trial
-//	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check
-//	5           launch; and what lab/report draws with: lab/report/figure
-//	6 measure   lab, lab/report
 //	7           cli, cmd/servent
 package servent

@@ -34,7 +34,7 @@ type run struct {
 }
 
 const (
-	turnFor   = 500 * time.Millisecond // that a turn of a point takes where nothing bounds the variant
+	turnFor   = 425 * time.Millisecond // that a turn of a point takes where nothing bounds the variant
 	turnLeast = 24                     // requests of a turn, and twice the clients
 	warmUp    = 16                     // requests before the first turn: connections are made, programs are warm
 	ceiling   = 0.25                   // of what the machine can switch: emulated nodes together want no more
