@@ -173,6 +173,7 @@ func casAsk(client *http.Client, method, url, body string, header ...string) (st
 // TestKVCompareAndSet: clients increment a few keys by compare-and-set, through all nodes, while nodes are killed, paused and cut
 // off. Every key's history is linearizable, and no acknowledged increment is lost.
 func TestKVCompareAndSet(t *testing.T) {
+	t.Parallel()
 	lasts := 20 * time.Second
 	if os.Getenv("SERVENT_LONG") != "" {
 		lasts = time.Minute

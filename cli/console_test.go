@@ -36,6 +36,7 @@ x-servent:
 // The console in a real browser: it shows what is there, the rate under load, what a killed program and a
 // killed node change, and how all is well again; without an error, legible in light and dark and on a telephone.
 func TestConsole(t *testing.T) {
+	t.Parallel()
 	p := openPage(t)
 	w := start(t, watched)
 	p.visit(ask[map[string]string](w, "console")["url"])
@@ -82,6 +83,7 @@ func TestConsole(t *testing.T) {
 
 // What the page computes itself.
 func TestConsoleFigures(t *testing.T) {
+	t.Parallel()
 	p := openPage(t)
 	pages := httptest.NewServer(console.Handler())
 	defer pages.Close()

@@ -31,6 +31,7 @@ func stock(t *testing.T) (at string, e *embed.Etcd) {
 // The plan is kept in the user's etcd, under a prefix of its own, and found there again without its being
 // named a second time; another control is refused, for it would not know who holds which data.
 func TestForeignControl(t *testing.T) {
+	t.Parallel()
 	at, e := stock(t)
 	w := &world{t: t, dir: t.TempDir()}
 	w.write("compose.yaml", three)
@@ -63,6 +64,7 @@ func TestForeignControl(t *testing.T) {
 
 // The number of nodes is edited while the system runs, under load: 3, 5, 2, 4; and a group is renamed.
 func TestNodesAreEdited(t *testing.T) {
+	t.Parallel()
 	with := func(nodes string) string { return strings.Replace(three, "node: {count: 4}", nodes, 1) }
 	w := start(t, with("node: {count: 3}"))
 	l := offer("http://"+w.door("node-1", "hits")+"/c/a", 50)

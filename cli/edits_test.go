@@ -23,6 +23,7 @@ services:
 
 // A stateless service is changed twenty times under load: replicas, environment, and so a new version.
 func TestTwentyEditsFailNoRequest(t *testing.T) {
+	t.Parallel()
 	edits := 20
 	if testing.Short() {
 		edits = 4
@@ -40,6 +41,7 @@ func TestTwentyEditsFailNoRequest(t *testing.T) {
 
 // What did not change is left alone, by process.
 func TestAnEditChangesOnlyWhatChanged(t *testing.T) {
+	t.Parallel()
 	two := func(version int) string {
 		return fmt.Sprintf(edited, version, 2) + "  other:\n    x-servent: {process: {run: [servent, example, counter]}, route: /other/*}\n"
 	}
@@ -70,6 +72,7 @@ func TestAnEditChangesOnlyWhatChanged(t *testing.T) {
 
 // The file may be deleted while the system runs; what runs is not the file's.
 func TestDownNeedsNoFile(t *testing.T) {
+	t.Parallel()
 	w := start(t, fmt.Sprintf(edited, 1, 1))
 	if err := os.Remove(w.dir + "/compose.yaml"); err != nil {
 		t.Fatal(err)

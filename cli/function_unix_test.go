@@ -16,6 +16,7 @@ import (
 // What dies while a function is warm costs no request: another instance of it, a node with one, or control, without
 // which nobody learns of calls, while those that are warm answer on.
 func TestWarmFunctionSurvives(t *testing.T) {
+	t.Parallel()
 	w := start(t, strings.Replace(fmt.Sprintf(functions, 4, 4, 8), "idle: 3s", "idle: 20s", 1))
 	url := "http://" + w.door("node-4", "hits") + "/"
 	l := offer(url, 80)

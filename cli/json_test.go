@@ -22,6 +22,7 @@ import (
 // docs/admin-api.md says which JSON every command prints and the admin door answers. Here all of it is
 // asked for, of the document's own system, and compared with its examples, field by field.
 func TestDocumentedJSON(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../docs/admin-api.md")
 	if err != nil {
 		t.Fatal(err)

@@ -144,6 +144,7 @@ func TestLoadOfMix(t *testing.T) {
 }
 
 func TestLoadThatFails(t *testing.T) {
+	t.Parallel()
 	a := remember(t, false)
 	code, out, story := loads(t, a.URL+"/bad", "-n", "5")
 	if code != 1 || !strings.Contains(out, "status 500 × 5") || !strings.HasSuffix(story, "servent: no request succeeded\nnext: curl -v "+a.URL+"/bad\n") {
@@ -225,6 +226,7 @@ func TestLoadOverTLS(t *testing.T) {
 }
 
 func TestLoadOverTCP(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -258,6 +260,7 @@ oops
 `
 
 func TestLoadReplays(t *testing.T) {
+	t.Parallel()
 	a := remember(t, false)
 	name := file(t, "access.log", accessLog)
 	code, out, story := loads(t, a.URL, "--replay", name)
@@ -280,6 +283,7 @@ func TestLoadReplays(t *testing.T) {
 
 // Ctrl-C ends a load, and what was measured is shown as a part.
 func TestLoadIsInterrupted(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("a process cannot be interrupted there")
 	}
