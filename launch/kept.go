@@ -32,6 +32,7 @@ const (
 	portsFrom  = 20000
 	portsUntil = 32000 // Linux hands out 32768 and above, macOS and Windows 49152 and above
 	minSlice   = 128
+	claimsFrom = portsFrom - 100 // one port for every minSlice ports from portsFrom: who holds it has them
 )
 
 // open reads what the folder keeps, or makes it.
@@ -226,8 +227,10 @@ func (n *kept) choosePorts(claimed claims) error {
 // free claims the i-th slice and tries its first ports: the link's, also for datagrams, the web door's, the
 // first doors'.
 func (n *kept) free(i int, claimed claims) bool {
-	if !claimed.take(n.claim(i)) {
-		return false
+	for _, addr := range n.claims(i) {
+		if !claimed.take(addr) {
+			return false
+		}
 	}
 	for offset := range 4 {
 		ln, err := net.Listen("tcp", net.JoinHostPort(n.host(i), strconv.Itoa(n.portBase(i)+offset)))
@@ -244,9 +247,14 @@ func (n *kept) free(i int, claimed claims) bool {
 	return true
 }
 
-// claim is the address that whoever holds it has the i-th slice: its last port, which no node uses.
-func (n *kept) claim(i int) string {
-	return net.JoinHostPort(n.host(i), strconv.Itoa(n.portBase(i)+n.PortSlice-1))
+// claims are the addresses that whoever holds them has the i-th slice. Slices of different systems are of different
+// lengths, so each claims all units of ports that it has a part of.
+func (n *kept) claims(i int) (addrs []string) {
+	from, last := n.portBase(i)-portsFrom, n.portBase(i)+n.PortSlice-1-portsFrom
+	for unit := from / minSlice; unit <= last/minSlice; unit++ {
+		addrs = append(addrs, net.JoinHostPort(n.host(i), strconv.Itoa(claimsFrom+unit)))
+	}
+	return addrs
 }
 
 // claims are ports held for as long as a system runs, so that of two that start at the same time each
@@ -270,7 +278,9 @@ func (c claims) keep(k *kept) {
 	need := map[string]bool{}
 	if k != nil {
 		for _, i := range k.Index {
-			need[k.claim(i)] = true
+			for _, addr := range k.claims(i) {
+				need[addr] = true
+			}
 		}
 	}
 	for addr, ln := range c {

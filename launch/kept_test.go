@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -147,10 +148,10 @@ func TestNextAtTheSameTime(t *testing.T) {
 	var mu sync.Mutex
 	taken := map[string]bool{}
 	var wg sync.WaitGroup
-	for range 8 {
+	for i := range 8 {
 		claimed := ours(t)
-		wg.Go(func() {
-			k, err := (&kept{PortSlice: minSlice}).next(sysOf(2, group("node", 3)), nil, claimed)
+		wg.Go(func() { // with slices of different lengths
+			k, err := (&kept{PortSlice: minSlice}).next(sysOf(2+i%4*minSlice/4, group("node", 3)), nil, claimed)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -158,10 +159,13 @@ func TestNextAtTheSameTime(t *testing.T) {
 				return
 			}
 			for i := range 3 {
-				if taken[k.claim(i+1)] {
-					t.Errorf("two systems have the ports up to %s", k.claim(i+1))
+				for port := k.portBase(i + 1); port < k.portBase(i+1)+k.PortSlice; port++ {
+					at := fmt.Sprint(k.host(i+1), port)
+					if taken[at] {
+						t.Errorf("two systems have port %s", at)
+					}
+					taken[at] = true
 				}
-				taken[k.claim(i+1)] = true
 			}
 		})
 	}
@@ -175,13 +179,13 @@ func TestClaimsLetGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	claimed.keep(k)
-	if len(claimed) != 3 || (claims{}).take(k.claim(2)) {
+	if len(claimed) != 3 || (claims{}).take(k.claims(2)[0]) {
 		t.Errorf("%d claims, want 3 that nobody else can have", len(claimed))
 	}
 	delete(k.Index, "node-2")
 	claimed.keep(k)
 	other := ours(t)
-	if !other.take(k.claim(2)) || other.take(k.claim(3)) {
+	if !other.take(k.claims(2)[0]) || other.take(k.claims(3)[0]) {
 		t.Error("want the slice of a node that left free, and the others held")
 	}
 }
