@@ -50,6 +50,7 @@ var floors = map[string]int{
 	"overlay/study":         3,
 	"conductor":             3,
 	"agent":                 3,
+	"request/handover":      3,
 	"request/l4":            3,
 	"request/l7":            3,
 	"store":                 3,

@@ -28,6 +28,18 @@ func (n *Node) guard(h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
+// between lets only nodes of this system ask.
+func (n *Node) between(h http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		peer, ok := link.PeerFrom(r.Context())
+		if !ok || peer.ID.Role != identity.Server && peer.ID.Role != identity.Node {
+			http.Error(w, "denied", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}
+}
+
 func (n *Node) serveMeter(w http.ResponseWriter, _ *http.Request) {
 	m := admin.NodeMeter{Node: n.boot.ID, At: time.Now(), Rows: n.meter.Snapshot()}
 	if n.place != nil {

@@ -26,14 +26,19 @@ func (n *Node) listen(ctx context.Context) error {
 		demand, busy := n.calls.Sample(time.Now(), n.span)
 		if !slices.Equal(demand, *n.demand.Load()) {
 			n.demand.Store(&demand)
-			select {
-			case n.demanded <- struct{}{}:
-			default: // it will be told with the one before
-			}
+			n.again()
 		}
 		if again = nil; busy {
 			again = time.After(sampleEvery)
 		}
+	}
+}
+
+// again has what this node says of itself said anew.
+func (n *Node) again() {
+	select {
+	case n.reword <- struct{}{}:
+	default: // it will be told with the one before
 	}
 }
 

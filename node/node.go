@@ -22,6 +22,7 @@ import (
 	"servent/identity"
 	"servent/link"
 	"servent/meter"
+	"servent/request/handover"
 	"servent/request/l4"
 	"servent/request/l7"
 	"servent/route"
@@ -58,6 +59,7 @@ type Node struct {
 	l4        *l4.Switch
 	meter     *meter.Book
 	calls     *route.Calls
+	keys      *handover.Keeper
 	place     *link.Station
 	doors     doors
 	overlays  *overlays
@@ -69,8 +71,8 @@ type Node struct {
 	news  news // of table
 	view  atomic.Pointer[control.View]
 
-	demand   atomic.Pointer[[]system.Demand] // what others are told of calls; never nil
-	demanded chan struct{}                   // of capacity 1: demand changed
+	demand atomic.Pointer[[]system.Demand] // what others are told of calls; never nil
+	reword chan struct{}                   // of capacity 1: what this node says of itself changed
 }
 
 // Run is a node's whole life: it returns nil after a clean stop, when ctx ends or the channel of words
@@ -127,7 +129,7 @@ func (n *Node) suffer(f Faults) {
 
 // build makes the parts and joins them; nothing runs yet.
 func build(boot Boot, o Options) (*Node, error) {
-	n := &Node{boot: boot, opt: o, log: o.Log, meter: &meter.Book{}, calls: route.NewCalls(), demanded: make(chan struct{}, 1), started: time.Now()}
+	n := &Node{boot: boot, opt: o, log: o.Log, meter: &meter.Book{}, calls: route.NewCalls(), reword: make(chan struct{}, 1), started: time.Now()}
 	n.news.init()
 	n.table.Store(&route.Table{Self: boot.ID})
 	n.view.Store(&control.View{})
@@ -154,12 +156,14 @@ func build(boot Boot, o Options) (*Node, error) {
 		Drivers:  n.drivers(),
 		Bundle:   func(_ context.Context, d system.Digest) (string, error) { return blobs.Bundle(d) },
 		Blob:     func(_ context.Context, d system.Digest) (io.ReadCloser, error) { return blobs.Open(d) },
-		Inflight: func(id system.InstanceID) int { return n.l7.Inflight(id) + n.l4.Inflight(id) },
+		Inflight: func(id system.InstanceID) int { return n.l7.Inflight(id) + n.l4.Inflight(id) + n.keys.Owed(id) },
 		BaseEnv:  process.BaseEnv(os.Environ()),
 		Log:      n.log,
 	})
+	n.keys = handover.New(handover.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
+		Remote: func(system.NodeID) http.RoundTripper { return n.http2 }, Station: n.place, Told: n.again, Log: n.log})
 	n.l7 = l7.New(l7.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
-		Remote: func(system.NodeID) http.RoundTripper { return n.http1 }, Station: n.place, Meter: n.meter, Calls: n.calls, Hold: holdFor,
+		Remote: func(system.NodeID) http.RoundTripper { return n.http1 }, Station: n.place, Meter: n.meter, Keys: n.keys, Calls: n.calls, Hold: holdFor,
 		Secret: boot.Sessions, Log: n.log})
 	n.l4 = l4.New(l4.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
 		Dial: func(ctx context.Context, to system.NodeID) (net.Conn, error) {
@@ -195,6 +199,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	mux.HandleFunc("GET /v1/node/logs", n.guard(n.serveLogs))
 	mux.HandleFunc("GET /v1/node/meter", n.guard(n.serveMeter))
 	mux.HandleFunc("POST /v1/store/", n.stores.serve)
+	mux.HandleFunc(handover.Prefix, n.between(n.keys))
 	tunnels, alive := n.link.Accept(link.Tunnel), n.link.Accept(link.Alive)
 	heart.run(below, "link http", func(ctx context.Context) error { return link.ServeHTTP1(ctx, n.link, n.l7.Peer(), n.log) })
 	heart.run(below, "link http2", func(ctx context.Context) error { return link.ServeHTTP2(ctx, n.link, mux, n.log) })
@@ -207,6 +212,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	rim.run(above, "agent", n.agent.Run)
 	rim.run(above, "follow", n.follow)
 	rim.run(above, "calls", n.listen)
+	rim.run(above, "keys", n.keys.Run)
 	if n.boot.Role == identity.Server {
 		rim.run(above, "conductor", conductor.New(conductor.Options{Cluster: n.cluster, Self: n.boot.ID, Dead: n.dead, Log: n.log}).Run)
 	}
@@ -254,10 +260,11 @@ func (n *Node) follow(ctx context.Context) error {
 	return n.cluster.Follow(ctx, func(err error) {
 		n.log.Warn("control is away; the last plan stands and requests go on", "err", err)
 	}, func(v *control.View) error {
+		table := route.Build(v.Plan, v.Seen, n.boot.ID)
+		n.keys.Follow(table) // before this node says that it follows the plan, and before owners change by the table
 		n.view.Store(v)
 		n.agent.Follow(v.Plan)
 		n.overlays.follow(v.Plan)
-		table := route.Build(v.Plan, v.Seen, n.boot.ID)
 		n.overlays.attach(table)
 		n.stores.follow(v, table) // before their owners change by the table
 		n.table.Store(table)

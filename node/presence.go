@@ -88,7 +88,7 @@ func (n *Node) underLease(ctx context.Context, drivers map[string]string) (repor
 				return reported, context.Cause(ctx)
 			case <-changed:
 				old = -1
-			case <-n.demanded:
+			case <-n.reword:
 				old = -1
 			case <-planned:
 				planned = n.news.wait()
@@ -114,7 +114,7 @@ func (n *Node) seen(drivers map[string]string) *system.Seen {
 		Address: n.boot.Host, PortBase: n.boot.PortBase, Link: n.address(linkOffset),
 		Emulated: n.boot.Emulated, Capacity: n.boot.Capacity, Labels: n.boot.Labels, Resources: n.boot.Resources,
 		Drivers: drivers, Started: n.started, Plan: n.generation(), Instances: n.agent.Seen(),
-		Demand: *n.demand.Load(), Prepared: n.agent.Prepared(),
+		Demand: *n.demand.Load(), Prepared: n.agent.Prepared(), Moving: n.keys.Moving(),
 	}
 }
 

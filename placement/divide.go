@@ -11,8 +11,8 @@ import (
 // divide says who owns which of the service's partitions from now on. Partitions belong to instances: one
 // that is lost with its node, or waits for its data, keeps its own and takes them with it. Those of an
 // instance that is on its way out go to the others at once. A new one gets its share when it is ready, and
-// takes it from the others only when no update is under way, and never where keys stand for data on disk:
-// a program's keys do not move by themselves, and what its owner holds must not be out of reach.
+// takes it from the others only when no update is under way and no keys are, and never where keys stand for data on disk:
+// what its owner holds must not be out of reach.
 func (t *turn) divide(p *part) *system.Parts {
 	if row, _ := architecture.Of(p.svc.Architecture); row.Way != architecture.ToOwner || p.removed {
 		return nil
@@ -39,7 +39,22 @@ func (t *turn) divide(p *part) *system.Parts {
 		return was // nobody is there: whoever comes next under the same name has them still
 	}
 	_, old := t.split(p)
-	return Divide(was, owners, len(old) == 0 && !p.svc.Tied())
+	return Divide(was, owners, len(old) == 0 && !p.svc.Tied() && !t.moving(p))
+}
+
+// moving says that keys of the service's program are on their way to an owner, or that one may not know yet that they are.
+func (t *turn) moving(p *part) bool {
+	if p.svc.Data.Export == "" || p.was == nil || p.was.Parts == nil {
+		return false
+	}
+	return slices.ContainsFunc(p.active, func(a *system.Assignment) bool {
+		i, ok := t.fleet.index[a.Node]
+		if !ok {
+			return false
+		}
+		n := t.fleet.nodes[i]
+		return n.Plan < t.in.Plan.Generation || slices.Contains(n.Moving, a.Instance)
+	})
 }
 
 // moved says in words what becomes of keys when a plan gives partitions to other owners, all the way to
@@ -72,7 +87,10 @@ func leave(is *system.Deployment, share float64) string {
 		return ""
 	}
 	text := percent(share) + " of its keys get another owner"
-	if is.Service.Data.Kind == system.DataNone {
+	switch {
+	case is.Service.Data.Export != "" && is.Parts != nil:
+		return text + ", and move there"
+	case is.Service.Data.Kind == system.DataNone:
 		return text
 	}
 	return text + "; what the old one holds of them is lost to requests: a program's keys do not move"

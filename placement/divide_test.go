@@ -152,16 +152,25 @@ func TestKeysOnDiskStay(t *testing.T) {
 }
 
 func TestDiffSaysWhatIsLost(t *testing.T) {
+	const text = "25 % of its keys get another owner"
 	soft := func(s *system.Service) { s.Data.Kind = system.DataSoft }
-	w := newWorld(t, sys(service("cart", 3, partitioned, soft)), fleetOf(4)...)
+	moves := func(s *system.Service) { s.Data.Export, s.Data.Import = "GET /_export/{key}", "PUT /_import/{key}" }
+	testDiffSays(t, text+"; what the old one holds of them is lost to requests: a program's keys do not move", soft)
+	testDiffSays(t, text+", and move there", soft, moves)
+	testDiffSays(t, text, func(s *system.Service) { s.Data.Kind = system.DataNone })
+}
+
+func testDiffSays(t *testing.T, want string, as ...func(*system.Service)) {
+	t.Helper()
+	as = append([]func(*system.Service){partitioned}, as...)
+	w := newWorld(t, sys(service("cart", 3, as...)), fleetOf(4)...)
 	w.settle()
 	old := w.in.Plan
-	w.in.System = sys(service("cart", 4, partitioned, soft))
+	w.in.System = sys(service("cart", 4, as...))
 	var text []string
 	for _, l := range Diff(old, Next(w.input()).Plan) {
 		text = append(text, l.Text)
 	}
-	want := "25 % of its keys get another owner; what the old one holds of them is lost to requests: a program's keys do not move"
 	if !slices.Contains(text, want) {
 		t.Errorf("plan says\n%s\nwant the line\n%s", strings.Join(text, "\n"), want)
 	}

@@ -163,9 +163,9 @@ func (t *turn) unsettled(p *part, next []*system.Assignment) (n int) {
 	return n
 }
 
-// early says that the delay between two steps of an update has not passed.
+// early says that the delay between two steps of an update has not passed, or that keys are still on their way after the last.
 func (t *turn) early(p *part, next []*system.Assignment) bool {
-	return slices.ContainsFunc(next, func(a *system.Assignment) bool {
+	return t.moving(p) || slices.ContainsFunc(next, func(a *system.Assignment) bool {
 		s := t.fleet.state(a)
 		return s != nil && s.State == system.StateReady && t.in.Now.Sub(s.Since) < p.svc.Update.Delay
 	})

@@ -131,6 +131,7 @@ func (s *Service) keyed(plan *system.Plan, d *system.Deployment) {
 		at := &Partitioned{Parts: d.Parts, Nodes: nodes, Epoch: epoch}
 		at.copied(d, s.Instances)
 		s.Locator, s.Once = at, at.Ordered
+		s.Moves = Moves{d.Service.Data.Export, d.Service.Data.Import}
 	case d.Ring != nil:
 		s.Locator = &Ring{Places: d.Ring, Nodes: nodes, Tied: d.Service.Tied(), Epoch: epoch}
 	}

@@ -40,6 +40,13 @@ type Service struct {
 	Key       KeyRule    // where the key stands, when there is one; whether it decides says Locator
 	Locator   Locator    // set when a key decides, else nil
 	Once      bool       // it tells one write from two: none may be sent again unless nobody has seen it
+	Moves     Moves      // how its program's keys follow their partitions; zero: they do not
+}
+
+// Moves are the two requests by which a key of a user's program moves from one instance to another.
+type Moves struct {
+	Export string // reads it: GET /_export/{key}
+	Import string // writes it: PUT /_import/{key}
 }
 
 // Absent is an instance that is planned and may not get requests now.

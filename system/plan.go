@@ -195,6 +195,7 @@ type Seen struct {
 	Instances []InstanceSeen    `json:"instances,omitempty"`
 	Demand    []Demand          `json:"demand,omitempty"`   // sorted by service
 	Prepared  []Prepared        `json:"prepared,omitempty"` // functions of the plan, sorted by service
+	Moving    []InstanceID      `json:"moving,omitempty"`   // instances to which keys of their program are on their way; sorted
 }
 
 // Prepared is a function that a node can make instances of at once.

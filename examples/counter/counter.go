@@ -1,5 +1,5 @@
 // Package counter keeps a number per name, in memory, behind HTTP: POST /c/{name} counts, GET /c/{name}
-// reads. Run it as one instance and every answer is right; run it as two that know nothing of one
+// reads; GET /_export/{name} and PUT /_import/{name} are for who moves a number to another instance. Run it as one instance and every answer is right; run it as two that know nothing of one
 // another and it is wrong. Start at [Serve]; [Counter] is the whole state.
 package counter
 
@@ -45,6 +45,8 @@ func New() *Counter {
 	c := &Counter{room: most, n: map[string]int64{}}
 	c.mux.HandleFunc("POST /c/{name}", c.count)
 	c.mux.HandleFunc("GET /c/{name}", c.read)
+	c.mux.HandleFunc("GET /_export/{name}", c.export)
+	c.mux.HandleFunc("PUT /_import/{name}", c.take)
 	c.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "POST /c/NAME counts, GET /c/NAME reads")
 	})
@@ -79,4 +81,36 @@ func (c *Counter) read(w http.ResponseWriter, r *http.Request) {
 	n := c.n[r.PathValue("name")]
 	c.mu.Unlock()
 	fmt.Fprintln(w, n)
+}
+
+// export reads a number to be kept elsewhere; one that was never counted is none.
+func (c *Counter) export(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	n, known := c.n[r.PathValue("name")]
+	c.mu.Unlock()
+	if !known {
+		http.NotFound(w, r)
+		return
+	}
+	fmt.Fprintln(w, n)
+}
+
+// take keeps a number that was counted elsewhere.
+func (c *Counter) take(w http.ResponseWriter, r *http.Request) {
+	var n int64
+	if _, err := fmt.Fscan(http.MaxBytesReader(w, r.Body, 64), &n); err != nil {
+		http.Error(w, "want a number: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	name := r.PathValue("name")
+	c.mu.Lock()
+	_, known := c.n[name]
+	full := len(name) > longest || !known && len(c.n) >= c.room
+	if !full {
+		c.n[name] = n
+	}
+	c.mu.Unlock()
+	if full {
+		http.Error(w, "no room", http.StatusInsufficientStorage)
+	}
 }

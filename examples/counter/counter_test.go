@@ -29,6 +29,9 @@ func TestCounter(t *testing.T) {
 		{"GET", "/c/b", 200, "0"},
 		{"POST", "/c/a%2Fb", 200, "1"}, // an escaped slash is part of the name
 		{"GET", "/c/a", 200, "2"},
+		{"GET", "/_export/a", 200, "2"},
+		{"GET", "/_export/never", http.StatusNotFound, "404 page not found"},
+		{"PUT", "/_import/never", http.StatusBadRequest, "want a number: EOF"},
 		{"PUT", "/c/a", http.StatusMethodNotAllowed, "Method Not Allowed"},
 		{"POST", "/c/", http.StatusNotFound, "404 page not found"},
 		{"POST", "/c/" + strings.Repeat("x", 201), http.StatusBadRequest, "a name has at most 200 bytes, this one has 201"},

@@ -74,6 +74,11 @@ func (x *exchange) here(ctx context.Context, in route.Instance) (verdict, error)
 	n := s.serving(in.ID)
 	n.Add(1)
 	defer n.Add(-1)
+	leave, err := x.enter(ctx, in.ID)
+	if err != nil {
+		return refused, err
+	}
+	defer leave()
 	turn, err := s.o.Station.Serve(ctx)
 	if err != nil {
 		return refused, err

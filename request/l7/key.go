@@ -70,6 +70,23 @@ func (x *exchange) noKey(to route.Target, err error) {
 	x.refuse(http.StatusBadRequest, fmt.Sprintf("%s divides its requests by key %s: %v", to.Service, to.Key, err), "servent explain "+string(to.Service))
 }
 
+// enter waits for the request's key where it is on its way to an instance of this node.
+func (x *exchange) enter(ctx context.Context, id system.InstanceID) (leave func(), err error) {
+	if x.keyed == nil || x.s.o.Keys == nil {
+		return func() {}, nil
+	}
+	service, _, err := id.Split()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, max(x.s.o.Hold, 0))
+	defer cancel()
+	if leave, err = x.s.o.Keys.Enter(ctx, service, id, x.keyed.key); err != nil {
+		return nil, fmt.Errorf("%w: %w", errMoved, err)
+	}
+	return leave, nil
+}
+
 func (k *keyed) set(h http.Header) {
 	h.Set(headerKey, url.QueryEscape(string(k.key)))
 	h.Set(headerEpoch, strconv.FormatUint(k.epoch, 10))
@@ -90,28 +107,29 @@ func (k *keyed) timing() string {
 
 // owns checks by this node's view that an instance owns the key that another node asks it for. A view
 // that is behind the asker's has a moment to catch up.
-func (s *Switch) owns(r *http.Request, service system.ServiceName, id system.InstanceID) error {
+func (s *Switch) owns(r *http.Request, service system.ServiceName, id system.InstanceID) (*keyed, error) {
 	if len(r.Header[headerKey]) == 0 {
-		return nil // no key decides, or any instance will do
+		return nil, nil // no key decides, or any instance will do
 	}
 	key, err := url.QueryUnescape(r.Header.Get(headerKey))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	epoch, err := strconv.ParseUint(r.Header.Get(headerEpoch), 10, 64)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	k := &keyed{key: route.Key(key), epoch: epoch}
 	var late <-chan time.Time
 	for {
 		changed := s.o.Changed() // before the table, so that no swap is missed
 		svc := s.table().Services[service]
 		if svc == nil || svc.Locator == nil {
-			return route.ErrBehind
+			return nil, route.ErrBehind
 		}
 		err := svc.Locator.Owns(route.Key(key), id, epoch)
 		if !errors.Is(err, route.ErrBehind) {
-			return err
+			return k, err
 		}
 		if late == nil {
 			t := time.NewTimer(behindFor)
@@ -121,9 +139,9 @@ func (s *Switch) owns(r *http.Request, service system.ServiceName, id system.Ins
 		select {
 		case <-changed:
 		case <-late:
-			return err
+			return k, err
 		case <-r.Context().Done():
-			return err
+			return k, err
 		}
 	}
 }

@@ -34,12 +34,20 @@ type Options struct {
 	Remote  func(system.NodeID) http.RoundTripper
 	Station *link.Station // of an emulated node: it charges for what is served here and what is sent onward
 	Meter   *meter.Book   // nil counts nothing
+	Keys    Keys          // keys of programs that follow their owner; nil: they stay
 	Calls   *route.Calls  // is told of requests to services whose instances follow them; nil tells nobody
 	Hold    time.Duration // how long a request may wait for an instance; 0 means 10s, negative not at all
 	Waiters int           // requests that may wait so at once, more get 503; 0 means 1024
 	Retries int           // of a request that broke after it was sent and may be repeated; 0 means 2, negative none
 	Secret  []byte        // signs the cookies of clients that stay with an instance: the same on all nodes; nil: made anew
 	Log     *slog.Logger  // nil discards
+}
+
+// Keys are the keys of programs of this node that come and go with the plan.
+type Keys interface {
+	// Enter waits until an instance has what there is of a key, and notes that a request for it is under way until
+	// leave is called. An error says that the instance is not to be asked, as when the key is another's by now.
+	Enter(ctx context.Context, service system.ServiceName, id system.InstanceID, key route.Key) (leave func(), err error)
 }
 
 // Switch sends requests to instances. Its handlers may be used by many servers at once.

@@ -23,12 +23,14 @@ func (s *Switch) Peer() http.Handler {
 			refuse(w, http.StatusBadRequest, fmt.Sprintf("want one header %s: SERVICE/NUMBER, have %q", headerInstance, r.Header[headerInstance]), "")
 			return
 		}
-		if err := s.owns(r, name, id); err != nil {
+		k, err := s.owns(r, name, id)
+		if err != nil {
 			w.Header().Set(headerMoved, words(err))
 			refuse(w, http.StatusMisdirectedRequest, fmt.Sprintf("%s does not own the key: %v", id, err), "")
 			return
 		}
 		x := s.exchange(w, r, false)
+		x.keyed = k
 		if r.Header.Get(headerContinue) != "" {
 			x.header.Del("Expect") // the other node's own
 			x.waits = true

@@ -123,9 +123,9 @@ func (f *file) noteIdle(s *system.Service) {
 			f.noteIf(at, why)
 		}
 		f.noteIf(x.key("idempotent"), "not acted on: "+string(s.Architecture)+" repeats requests by their method (RFC 9110 §9.2.2)")
-	} else {
+	} else if row.Way != architecture.ToOwner {
 		for _, at := range []path{x.key("data", "export"), x.key("data", "import")} {
-			f.noteIf(at, "not acted on yet: a key that gets another owner begins empty there")
+			f.noteIf(at, "not acted on under "+string(s.Architecture)+" yet: a key that gets another owner begins empty there")
 		}
 	}
 	if s.Software.Kind == system.Wasm || s.Architecture == system.Function {
