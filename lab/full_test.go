@@ -325,8 +325,8 @@ func TestQuickIsSimulatedAsMeasured(t *testing.T) {
 	r := fullRun(enough, system.Partitioned)
 	r.depth = result.Quick
 	s, goal, err := r.setup(r.variants[0], 4)
-	if err != nil || goal != (law.Goal{}) || s.Clients != 16 || s.Warm != 11 || s.Requests != 73 || s.Turns < 100 {
-		t.Errorf("setup %+v, goal %+v, %v; want 16 clients and the 73 answers after the 11th of a hundred", s, goal, err)
+	if err != nil || goal != (law.Goal{}) || s.Clients != 16 || s.Warm != 9 || s.Requests != 60 || s.Turns < 100 {
+		t.Errorf("setup %+v, goal %+v, %v; want 16 clients and the 60 answers after the 9th of a hundred", s, goal, err)
 	}
 }
 
