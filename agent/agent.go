@@ -348,9 +348,13 @@ func (p *furnisher) Start(ctx context.Context, spec driver.Spec) (driver.Instanc
 		Node: a.opts.Node, Site: a.opts.Site, Host: a.opts.Host, PortBase: a.opts.PortBase, Base: a.opts.BaseEnv,
 		Dir: made.dir, Data: made.data, Temp: made.temp, Bundle: p.bundle, Mounts: made.env,
 	}
-	if p.in.service.Software.Kind == system.Image {
+	switch p.in.service.Software.Kind {
+	case system.Image:
 		at.contain(made)
 		spec.Mounts = made.mounts
+		spec.Ways = Ways(plan, &p.in.assignment, p.in.service, at, a.opts.Host)
+	case system.VM:
+		at.enclose()
 		spec.Ways = Ways(plan, &p.in.assignment, p.in.service, at, a.opts.Host)
 	}
 	spec.Env = Environ(plan, &p.in.assignment, p.in.service, at)

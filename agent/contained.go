@@ -23,7 +23,13 @@ func (at *Place) contain(made furnished) {
 	at.Mounts = made.inside
 }
 
-// Ways are the doors of this node that an instance in a container is given: every service by its name, at its
+// enclose makes the place that of a virtual machine: it finds the doors of its node at one address of its own network.
+func (at *Place) enclose() {
+	at.Base, at.Host, at.Enclosed = nil, driver.Gate, true
+	at.Dir, at.Data, at.Temp, at.Bundle, at.Mounts = "", "", "", "", nil
+}
+
+// Ways are the doors of this node that an instance in a container or a virtual machine is given: every service by its name, at its
 // own ports and at its door's, and the doors to its peers. host is where they are on the node.
 func Ways(plan *system.Plan, as *system.Assignment, service *system.Service, at Place, host string) []driver.Way {
 	var all []driver.Way

@@ -23,6 +23,7 @@ type Place struct {
 	Bundle   string   // read-only bundle; empty: none
 	Mounts   []string // SERVENT_VOLUME_…, SERVENT_CONFIG_…, SERVENT_SECRET_…
 	Inside   bool     // of a container: it reaches other services by their names
+	Enclosed bool     // in a virtual machine, which has folders of its own
 }
 
 // Environ is the whole environment of one instance, as NAME=value. Later layers win over earlier ones:
@@ -56,7 +57,7 @@ func Environ(plan *system.Plan, as *system.Assignment, service *system.Service, 
 		e.set(name+"_HOST", door.Host)
 		e.set(name+"_PORT", strconv.Itoa(at.PortBase+d.Offset))
 	}
-	if at.Inside {
+	if at.Inside || at.Enclosed {
 		e.set("HOST", "0.0.0.0")
 	} else {
 		e.set("HOST", at.Host)
@@ -75,7 +76,9 @@ func Environ(plan *system.Plan, as *system.Assignment, service *system.Service, 
 	e.set("SERVENT_SELF", at.url(service, as.Port))
 	e.set("SERVENT_PEERS", strings.Join(peers(plan, service, at), ","))
 	e.set("SERVENT_NEXT", at.url(service, as.Port+1))
-	e.set("SERVENT_DATA", at.Data)
+	if !at.Enclosed {
+		e.set("SERVENT_DATA", at.Data)
+	}
 	if at.Bundle != "" {
 		e.set("SERVENT_BUNDLE", at.Bundle)
 	}

@@ -9,18 +9,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"servent/control/etcd"
+	"servent/driver/vm"
 	"servent/examples"
 	"servent/node"
 )
 
 // Verbs by which the program starts itself.
 const (
-	nodeVerb   = "__node"
-	etcdVerb   = "__etcd"
-	laptopVerb = "__laptop"
+	nodeVerb    = "__node"
+	etcdVerb    = "__etcd"
+	laptopVerb  = "__laptop"
+	connectVerb = "__connect"
 )
 
-// hidden verbs are the program's own: nodes, control's engine, the keeper of a detached system, and the
+// hidden verbs are the program's own: nodes, control's engine, a virtual machine's way to a door, the keeper of a detached system, and the
 // examples' programs that need no compiler.
 func (e *env) hidden() []*cobra.Command {
 	return []*cobra.Command{
@@ -29,6 +31,9 @@ func (e *env) hidden() []*cobra.Command {
 			return etcd.ServeChild(cmd.Context(), e.in, e.out, e.err)
 		}},
 		e.laptopCmd(),
+		{Use: connectVerb, Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			return vm.Connect(cmd.Context(), args[0], e.in, e.out)
+		}},
 		{Use: "example NAME [ARGUMENTS]", Short: "Run the program of an example: needs no compiler", Args: cobra.MinimumNArgs(1), DisableFlagParsing: true,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return examples.Run(cmd.Context(), args[0], args[1:], e.out, e.err)
@@ -57,7 +62,7 @@ func (e *env) node(ctx context.Context) error {
 	if err == nil {
 		log := slog.New(slog.NewTextHandler(e.err, nil)).With("node", boot.ID)
 		var one sync.Mutex // line at a time
-		err = node.Run(ctx, boot, words, node.Options{EtcdVerb: etcdVerb, Log: log, Tell: func(t node.Told) {
+		err = node.Run(ctx, boot, words, node.Options{EtcdVerb: etcdVerb, ConnectVerb: connectVerb, Log: log, Tell: func(t node.Told) {
 			one.Lock()
 			defer one.Unlock()
 			_ = out.Encode(t) // who started it is gone

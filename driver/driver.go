@@ -94,6 +94,9 @@ type Mount struct {
 	ReadOnly bool
 }
 
+// Gate is the address at which a virtual machine finds the doors of its node, each at its port.
+const Gate = "10.0.2.100"
+
 // Way leads from an instance's own network to a door of its node.
 type Way struct {
 	Name string // of a service, by which it is found; empty: at 127.0.0.1

@@ -68,6 +68,23 @@ func bundle(ctx context.Context, s *system.Service, store *blob.Store, told func
 			return fmt.Errorf("%s: wasm: want a module, %s is a folder", s.Pos, file)
 		}
 		return pack(sw, store, filepath.Dir(file), []string{filepath.Base(file)})
+	case system.VM:
+		if err := build(ctx, s, told); err != nil {
+			return err
+		}
+		var paths []string
+		for _, file := range []string{sw.Machine.Disk, sw.Machine.Kernel, sw.Machine.Initrd, sw.Machine.UserData} {
+			if file == "" {
+				continue
+			}
+			if info, err := os.Stat(filepath.Join(sw.Dir, file)); err != nil {
+				return &system.Hint{Err: fmt.Errorf("%s: vm: %w", s.Pos, err), Next: buildHint(sw)}
+			} else if !info.Mode().IsRegular() {
+				return fmt.Errorf("%s: vm: want a file, %s is none", s.Pos, file)
+			}
+			paths = append(paths, filepath.Clean(file))
+		}
+		return pack(sw, store, sw.Dir, paths)
 	case system.Files:
 		root := sw.From
 		if !filepath.IsAbs(root) {
@@ -163,8 +180,11 @@ func buildHint(sw *system.Software) string {
 	if len(sw.Build) > 0 {
 		return "run the build by hand: cd " + sw.Dir + " && " + strings.Join(sw.Build, " ")
 	}
-	if sw.Kind == system.Wasm {
+	switch sw.Kind {
+	case system.Wasm:
 		return "add build: beside module:, or check the path"
+	case system.VM:
+		return "add build: under vm, or check the path"
 	}
 	return "add build: under process, or check the path in run:"
 }
@@ -246,10 +266,10 @@ func build(ctx context.Context, s *system.Service, told func(Step)) error {
 	return nil
 }
 
-// product is the file that a build makes: a program or a module.
+// product is the file that a build makes: a program, a module, a machine's kernel or disk.
 func product(sw *system.Software) string {
 	name := sw.From
-	if sw.Kind != system.Wasm {
+	if len(sw.Run) > 0 {
 		name = sw.Run[0]
 	}
 	if filepath.IsAbs(name) {
@@ -263,7 +283,7 @@ func product(sw *system.Software) string {
 func upToDate(sw *system.Software) (bool, error) {
 	program := product(sw)
 	built, err := os.Stat(program)
-	if sw.Kind != system.Wasm && !looksLikePath(sw.Run[0]) || err != nil {
+	if len(sw.Run) > 0 && !looksLikePath(sw.Run[0]) || err != nil {
 		return false, nil
 	}
 	output := filepath.Dir(program)

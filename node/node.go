@@ -38,9 +38,10 @@ const (
 
 // Options of [Run].
 type Options struct {
-	EtcdVerb string // first argument that makes this program control's engine
-	Log      *slog.Logger
-	Tell     func(Told) // called by several goroutines
+	EtcdVerb    string // first argument that makes this program control's engine
+	ConnectVerb string // first argument that makes it join its standard input and output to an address, which follows; empty: virtual machines reach no door
+	Log         *slog.Logger
+	Tell        func(Told) // called by several goroutines
 }
 
 // Node is one servent process with everything in it.

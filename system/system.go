@@ -120,6 +120,20 @@ type Software struct {
 	Digest  Digest       `json:"digest,omitempty"`  // of the bundle; set by launch
 	// Container says how an image is run where the file does not leave it to the image.
 	Container *Container `json:"container,omitempty"`
+	Machine   *Machine   `json:"machine,omitempty"` // of a vm
+}
+
+// Machine is a virtual machine. Files are named from Software.Dir on, and in the bundle.
+type Machine struct {
+	Disk     string `json:"disk,omitempty"`      // qcow2 or raw; it is never written to
+	Kernel   string `json:"kernel,omitempty"`    // is booted instead of what the disk has
+	Initrd   string `json:"initrd,omitempty"`    // its first file system
+	Append   string `json:"append,omitempty"`    // to its command line
+	UserData string `json:"user_data,omitempty"` // cloud-init's
+	Port     int    `json:"port,omitempty"`      // that the guest answers at; 0 means 8080
+	Warm     bool   `json:"warm,omitempty"`      // it starts from a state that was saved when it first answered
+	Memory   int64  `json:"memory,omitempty"`    // bytes; 0 means 256 MiB
+	CPUs     int    `json:"cpus,omitempty"`      // 0 means 1
 }
 
 // Container are the words of Compose that change how an image runs. Zero values leave it to the image.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,7 @@ import (
 )
 
 // built says which software runs today.
-var built = []system.SoftwareKind{system.Process, system.Files, system.Origin, system.Wasm, system.Image, system.Builtin}
+var built = []system.SoftwareKind{system.Process, system.Files, system.Origin, system.Wasm, system.VM, system.Image, system.Builtin}
 
 // kv is the built-in that runs today; kvKey is where its keys stand.
 const (
@@ -90,6 +91,7 @@ func (c checker) software() {
 	default:
 		c.unbuilt(c.x(string(k)), "%q is not built yet; runs today: %s", k, words(built))
 	}
+	c.machine()
 	if c.s.Limits.Fuel > 0 && k != system.Wasm {
 		c.bad(c.x("limits", "fuel"), "fuel counts WebAssembly instructions; the service is of the kind %s", k)
 	}
@@ -98,6 +100,35 @@ func (c checker) software() {
 	}
 	if near := c.s.Near; near != "" && near != "clients" && (c.all.Service(system.ServiceName(near)) == nil || near == string(c.s.Name)) {
 		c.bad(c.x("near"), "want clients or another service, have %q%s", near, notation.Suggest(near, append(c.others(), "clients")))
+	}
+}
+
+// machine checks what a virtual machine is made of.
+func (c checker) machine() {
+	m, at := c.s.Software.Machine, c.x("vm")
+	if m == nil || c.found.faulty(at) {
+		return
+	}
+	if m.Disk == "" && m.Kernel == "" {
+		c.bad(at, "want a disk or a kernel, have neither")
+	}
+	if m.Kernel == "" && (m.Initrd != "" || m.Append != "") {
+		c.bad(at, "initrd and append go with a kernel; there is none")
+	}
+	for key, file := range map[string]string{"disk": m.Disk, "kernel": m.Kernel, "initrd": m.Initrd, "user-data": m.UserData} {
+		if file != "" && !filepath.IsLocal(filepath.FromSlash(file)) {
+			where := at
+			if c.exact(at.key(key)) {
+				where = at.key(key)
+			}
+			c.bad(where, "want a file inside the folder of the file, have %s", file)
+		}
+	}
+	if len(c.s.Volumes) > 0 {
+		c.bad(c.at.key("volumes"), "a virtual machine sees no folder of its node; data: hard keeps its disk")
+	}
+	if m.Warm && m.Disk != "" && c.s.Tied() {
+		c.bad(at, "want warm: false with hard data: what starts from a saved state begins with that state's disk")
 	}
 }
 

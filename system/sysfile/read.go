@@ -1,7 +1,9 @@
 package sysfile
 
 import (
+	"cmp"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -105,6 +107,9 @@ func (f *file) service(c types.ServiceConfig) system.Service {
 			StaleWhileRevalidate: read(cache.key("stale-while-revalidate"), notation.Duration),
 		}
 	}
+	if m := s.Software.Machine; m != nil {
+		m.Memory, m.CPUs = s.Limits.Memory, int(math.Ceil(s.Limits.CPUs))
+	}
 	f.defaults(&s, c, x)
 	return s
 }
@@ -198,8 +203,27 @@ func (f *file) software(c types.ServiceConfig, x value) system.Software {
 		s.Container = contained(c)
 	case s.Kind == system.Wasm && long:
 		s.From, s.Build = v.key("module").text(), command(v.key("build"))
+	case s.Kind == system.VM:
+		s.Machine = &system.Machine{Disk: s.From}
+		if long {
+			s.Machine, s.Build = machine(v), command(v.key("build"))
+			s.From = cmp.Or(s.Machine.Kernel, s.Machine.Disk)
+		}
 	}
 	return s
+}
+
+// machine reads a virtual machine that is not just a disk.
+func machine(v value) *system.Machine {
+	return &system.Machine{
+		Disk:     v.key("disk").text(),
+		Kernel:   v.key("kernel").text(),
+		Initrd:   v.key("initrd").text(),
+		Append:   v.key("append").text(),
+		UserData: v.key("user-data").text(),
+		Port:     read(v.key("port"), notation.Target),
+		Warm:     read(v.key("warm"), notation.Truth),
+	}
 }
 
 // contained is what the file says of how an image runs.
