@@ -21,7 +21,7 @@ import (
 	"servent/system"
 )
 
-// Files is the driver of static files: the folder Software.From of the bundle, or the whole bundle.
+// Files is the driver of static files: a whole bundle; of a folder that is none, which has no digest, what is below Software.From.
 func Files() driver.Driver { return filesDriver{} }
 
 type filesDriver struct{}
@@ -37,7 +37,7 @@ func (filesDriver) Prepare(_ context.Context, a driver.Artifact) (driver.Prepare
 		return nil, fmt.Errorf("prepare files: want a folder of files, have %s %q: %w", a.Software.Kind, a.Dir, driver.ErrArtifact)
 	}
 	dir := a.Dir
-	if from := filepath.FromSlash(a.Software.From); filepath.IsLocal(from) {
+	if from := filepath.FromSlash(a.Software.From); a.Software.Digest == "" && filepath.IsLocal(from) {
 		if below := filepath.Join(dir, from); isFolder(below) {
 			dir = below
 		}
