@@ -43,6 +43,9 @@ type View struct {
 	Holders []system.Holder
 	Events  []system.Event // oldest first
 
+	Members  []system.Member // of a fleet, sorted by node; empty for who may not read them
+	Expelled []system.Expelled
+
 	// At are the revisions of the last change of each report and each service's plan, by key. What was deleted
 	// has none.
 	At map[string]Rev
@@ -359,6 +362,8 @@ type folder struct {
 	seen    map[string]system.Seen
 	holders map[string]system.Holder
 	events  map[string]system.Event
+	members map[string]system.Member
+	out     map[string]system.Expelled
 	planned Rev            // of the plan's last change
 	at      map[string]Rev // see [View]
 	reads   int
@@ -372,7 +377,8 @@ func (f *folder) list(ctx context.Context, s Store) error {
 		return fmt.Errorf("read the cluster: %w", err)
 	}
 	*f = folder{reads: f.reads, at: map[string]Rev{}, want: map[system.ServiceName]system.Service{}, deploy: map[system.ServiceName]system.Deployment{},
-		bad: map[string]error{}, seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{}}
+		bad: map[string]error{}, seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{},
+		members: map[string]system.Member{}, out: map[string]system.Expelled{}}
 	b := Batch{Rev: rev}
 	for _, kv := range kvs {
 		b.Changes = append(b.Changes, Change{KV: kv})
@@ -413,6 +419,10 @@ func (f *folder) change(c Change) bool {
 		err = fold(f.holders, name, c)
 	} else if name, ok := under(PrefixEvent); ok {
 		err = fold(f.events, name, c)
+	} else if name, ok := under(PrefixMember); ok {
+		err = fold(f.members, name, c)
+	} else if name, ok := under(PrefixExpelled); ok {
+		err = fold(f.out, name, c)
 	} else {
 		return false
 	}
@@ -464,7 +474,13 @@ func (f *folder) view() (*View, error) {
 	if err := f.unreadable(); err != nil {
 		return nil, err
 	}
-	v := &View{Planned: f.planned, Rev: f.rev, At: maps.Clone(f.at), Reads: f.reads, Seen: ordered(f.seen), Holders: ordered(f.holders), Events: ordered(f.events)}
+	v := &View{Planned: f.planned, Rev: f.rev, At: maps.Clone(f.at), Reads: f.reads, Seen: ordered(f.seen), Holders: ordered(f.holders), Events: ordered(f.events),
+		Members: ordered(f.members), Expelled: ordered(f.out)}
+	for i := range v.Seen {
+		if m, ok := f.members[string(v.Seen[i].Node)]; ok { // the fleet's word, not the node's own
+			v.Seen[i].Labels = m.Labels
+		}
+	}
 	if len(f.wanted.System.Name) > 0 {
 		sys := f.wanted.System
 		for _, name := range f.wanted.Services {

@@ -14,8 +14,9 @@ import (
 // Keeper holds a node's current credential. Its TLS configurations follow every [Keeper.Set]: new
 // handshakes show the new certificate and trust the new authorities; open connections stay.
 type Keeper struct {
-	id  ID
-	now atomic.Pointer[held]
+	id     ID
+	now    atomic.Pointer[held]
+	denied atomic.Pointer[map[Pin]bool]
 }
 
 // held is one credential with what is made from it.
@@ -53,6 +54,12 @@ func (k *Keeper) Set(c Credential) error {
 	k.now.Store(&held{c, pool(c.Authorities)})
 	return nil
 }
+
+// ErrExpelled: the certificate's holder was put out of the cluster.
+var ErrExpelled = errors.New("it was put out of the cluster")
+
+// Deny refuses the holders of keys from the next handshake on, whatever their certificates say.
+func (k *Keeper) Deny(keys map[Pin]bool) { k.denied.Store(&keys) }
 
 // Server configures the side that accepts: TLS 1.3, a certificate of the same cluster from every client.
 // In TLS 1.3 a client learns that it was refused with its first read, not in its handshake.
@@ -118,6 +125,9 @@ func (k *Keeper) verify(state tls.ConnectionState, usage x509.ExtKeyUsage) (ID, 
 	}
 	if id.Cluster != k.id.Cluster {
 		return ID{}, fmt.Errorf("%s is of another cluster than %s", id, k.id.Cluster)
+	}
+	if denied := k.denied.Load(); denied != nil && (*denied)[PinOf(state.PeerCertificates[0])] {
+		return ID{}, fmt.Errorf("%s: %w", id, ErrExpelled)
 	}
 	return id, nil
 }

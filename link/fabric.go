@@ -44,7 +44,7 @@ type fabric struct {
 	mu        sync.Mutex
 	stopped   bool
 	listeners map[Proto]*listener
-	wires     map[*wire]bool
+	wires     map[*wire]system.NodeID // who is at the other end, once that is known
 	tallies   map[destination]*tally
 	carriers  sync.WaitGroup
 }
@@ -52,7 +52,7 @@ type fabric struct {
 func newFabric(self identity.ID, em Emulation) *fabric {
 	f := &fabric{
 		roads: newRoads(em), self: self, listeners: map[Proto]*listener{},
-		wires: map[*wire]bool{}, tallies: map[destination]*tally{},
+		wires: map[*wire]system.NodeID{}, tallies: map[destination]*tally{},
 	}
 	f.line = newLine(&f.carriers)
 	return f
@@ -86,7 +86,7 @@ func (f *fabric) lay(s stream) (*wire, error) {
 	f.mu.Lock()
 	stopped := f.stopped
 	if !stopped {
-		f.wires[w] = true
+		f.wires[w] = ""
 	}
 	f.mu.Unlock()
 	if stopped {
@@ -119,6 +119,11 @@ func (f *fabric) join(s stream, w *wire, peer Peer) *conn {
 	t.opened.Add(1)
 	t.open.Add(1)
 	w.tally = t
+	f.mu.Lock()
+	if _, open := f.wires[w]; open {
+		f.wires[w] = peer.Node
+	}
+	f.mu.Unlock()
 	return &conn{stream: s, peer: peer, tally: t}
 }
 
@@ -162,6 +167,21 @@ func (f *fabric) stop() {
 	}
 	f.line.stop()
 	f.carriers.Wait()
+}
+
+// Sever breaks all connections with a node, by either side. It refuses no new one.
+func (f *fabric) Sever(node system.NodeID) {
+	var cut []*wire
+	f.mu.Lock()
+	for w, at := range f.wires {
+		if at == node {
+			cut = append(cut, w)
+		}
+	}
+	f.mu.Unlock()
+	for _, w := range cut {
+		w.abort()
+	}
 }
 
 // conn is a connection whose other end is known.

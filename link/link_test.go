@@ -26,6 +26,7 @@ type faulty interface {
 	FaultSite(system.Site, Fault)
 	SetFaults(Faults)
 	Counters() []Counter
+	Sever(system.NodeID)
 }
 
 // house is some nodes, and the way to kill one.
@@ -313,6 +314,23 @@ func TestDeathBreaksConnections(t *testing.T) {
 		if _, err := h.links["b"].Dial(t.Context(), "a", Alive); err == nil {
 			t.Error("a dead node dials")
 		}
+	})
+}
+
+// Severed connections break at both ends; those with others stay, and new ones are made.
+func TestSever(t *testing.T) {
+	both(t, func(t *testing.T, h house) {
+		ours, theirs := connect(t, h, Alive)
+		h.links["b"].Sever("c")
+		say(t, ours, theirs, "still here")
+		h.links["b"].Sever("a")
+		for name, c := range map[string]Conn{"a's": ours, "b's": theirs} {
+			if _, err := c.Read(make([]byte, 1)); err == nil {
+				t.Errorf("%s end = nil, want the connection broken", name)
+			}
+		}
+		ours, theirs = connect(t, h, HTTP)
+		say(t, ours, theirs, "here again")
 	})
 }
 

@@ -30,9 +30,9 @@ const (
 // false is refused. What a caller may do:
 //
 //	server    everything
-//	operator  read all, write what is wanted, delete the word of who holds data
-//	node      read plan and reports, write its own report under its own lease
-//	edge      read the plan and its own report, write that under its own lease
+//	operator  read all, write what is wanted and who is a member, delete the word of who holds data
+//	node      read plan, reports and who was put out, write its own report under its own lease
+//	edge      read the plan, who was put out and its own report, write that under its own lease
 //
 // A call that reads more than the caller may is answered with what it may.
 func Handler(store control.Store, who func(*http.Request) (identity.ID, bool), b Bounds) http.Handler {

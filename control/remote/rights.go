@@ -43,15 +43,16 @@ func rightsOf(id identity.ID) rights {
 	own := []scope{{control.SeenKey(id.Node), true}}
 	plan, seen := scope{control.PrefixPlan, false}, scope{control.PrefixSeen, false}
 	wanted, data := scope{control.PrefixWanted, false}, scope{control.PrefixData, false}
+	join, member, expelled := scope{control.PrefixJoin, false}, scope{control.PrefixMember, false}, scope{control.PrefixExpelled, false}
 	switch id.Role {
 	case identity.Server:
 		return rights{read: all, put: all, remove: all, every: true}
 	case identity.Operator: // never the seat, the plan or what is seen
-		return rights{read: all, put: []scope{wanted}, remove: []scope{wanted, data}}
+		return rights{read: all, put: []scope{wanted, join, member, expelled}, remove: []scope{wanted, join, member, expelled, data}}
 	case identity.Node:
-		return rights{read: []scope{plan, seen}, put: own, remove: own, report: true}
+		return rights{read: []scope{plan, seen, expelled}, put: own, remove: own, report: true}
 	case identity.Edge:
-		return rights{read: append([]scope{plan}, own...), put: own, remove: own, report: true}
+		return rights{read: append([]scope{plan, expelled}, own...), put: own, remove: own, report: true}
 	}
 	return rights{}
 }

@@ -1,0 +1,28 @@
+package system
+
+import "time"
+
+// Member is a machine that joined a fleet, whether it answers now or not.
+type Member struct {
+	Node   NodeID            `json:"node"`
+	Role   string            `json:"role"`
+	Site   Site              `json:"site,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"` // count instead of those that the node reports
+	Key    string            `json:"key"`              // pin of the public key that its certificates are for
+	From   string            `json:"from"`             // address that it joined from
+	By     string            `json:"by"`               // the token's name
+	Joined time.Time         `json:"joined"`
+}
+
+// Invitation lets one machine join. It stands for as long as its lease, and is used up by the join.
+type Invitation struct {
+	Role   string `json:"role"`
+	Digest string `json:"digest"` // SHA-256 of the token's secret
+}
+
+// Expelled is a machine that was put out of a fleet: until its last certificate has ended nobody speaks with who holds the key.
+type Expelled struct {
+	Node  NodeID    `json:"node"`
+	Key   string    `json:"key"`
+	Until time.Time `json:"until"`
+}
