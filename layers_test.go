@@ -56,6 +56,7 @@ var floors = map[string]int{
 	"request/l7":            3,
 	"store":                 3,
 	"admin":                 3,
+	"fleet":                 3,
 	"console":               3,
 	"node":                  4,
 	"lab/result":            4,
@@ -138,7 +139,7 @@ var impure = map[string][]string{
 }
 
 // dialers alone may import net: the link, drivers and public listeners.
-var dialers = []string{"link", "driver", "driver/", "request/", "node", "launch", "cli", "admin", "control/etcd", "control/remote", "control/controltest", "console", "agent", "examples", "examples/", "bench/", "lab/load"}
+var dialers = []string{"link", "driver", "driver/", "request/", "node", "launch", "cli", "admin", "fleet", "control/etcd", "control/remote", "control/controltest", "console", "agent", "examples", "examples/", "bench/", "lab/load"}
 
 func TestLayers(t *testing.T) {
 	fset := token.NewFileSet()

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"servent/placement"
 	"servent/system"
@@ -135,6 +136,21 @@ func (c *Client) Heal(ctx context.Context, what string) (fs []Fault, err error) 
 		path += "?what=" + url.QueryEscape(what)
 	}
 	return fs, c.do(ctx, http.MethodDelete, path, nil, &fs)
+}
+
+// Token makes a token that lets one machine join.
+func (c *Client) Token(ctx context.Context, role string, ttl time.Duration) (t Token, err error) {
+	return t, c.do(ctx, http.MethodPost, "/v1/token?role="+url.QueryEscape(role)+"&ttl="+ttl.String(), nil, &t)
+}
+
+// Label changes a member's labels; an empty value removes one.
+func (c *Client) Label(ctx context.Context, node system.NodeID, labels map[string]string) error {
+	return c.do(ctx, http.MethodPost, "/v1/label?node="+url.QueryEscape(string(node)), labels, nil)
+}
+
+// Remove puts a member out of its fleet.
+func (c *Client) Remove(ctx context.Context, node system.NodeID) error {
+	return c.do(ctx, http.MethodDelete, "/v1/node?node="+url.QueryEscape(string(node)), nil, nil)
 }
 
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {

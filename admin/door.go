@@ -16,11 +16,12 @@ import (
 	"time"
 
 	"servent/control"
+	"servent/identity"
 	"servent/meter"
 	"servent/system"
 )
 
-// Machines are the nodes that this process started on one machine. A fleet has none.
+// Machines are the nodes that this process started on its machine.
 type Machines interface {
 	// Apply makes the nodes those of the system, stores what is wanted and opens the ways in. It
 	// returns when control has it.
@@ -48,6 +49,25 @@ type Nodes interface {
 	Logs(ctx context.Context, node system.NodeID, q LogQuery) (io.ReadCloser, error)
 	// Meter returns a node's counters.
 	Meter(ctx context.Context, node system.NodeID) (NodeMeter, error)
+}
+
+// Fleet is who may join and who has joined.
+type Fleet interface {
+	// Token makes a token that lets one machine join within ttl.
+	Token(ctx context.Context, role identity.Role, ttl time.Duration) (Token, error)
+	// Label changes a member's labels; an empty value removes one.
+	Label(ctx context.Context, node system.NodeID, labels map[string]string) error
+	// Remove puts a member out: its certificate counts no more.
+	Remove(ctx context.Context, node system.NodeID) error
+	// Acted writes down that somebody changed something by this door, or why that was refused.
+	Acted(what, of string, err error)
+}
+
+// Token lets one machine join, once.
+type Token struct {
+	Token   string    `json:"token"`
+	Address string    `json:"address"` // of the fleet's door
+	Expires time.Time `json:"expires"`
 }
 
 // LogQuery says which lines.
@@ -99,12 +119,13 @@ type Check struct {
 	Next string `json:"next,omitempty"`
 }
 
-// Door answers for one running system. All fields but Machines, Console and Log must be set.
+// Door answers for one running system. All fields but Machines, Fleet, Console and Log must be set.
 type Door struct {
 	Cluster  control.Cluster
 	View     func() (*control.View, error) // the last view, never nil, and why control does not answer now
 	Changed  func() <-chan struct{}        // closed at the next change of view, nodes or ways in
-	Machines Machines                      // nil on a fleet
+	Machines Machines                      // nil: this process started none
+	Fleet    Fleet                         // nil on a laptop
 	Nodes    Nodes
 	Context  string // laptop, fleet
 	Console  http.Handler
@@ -171,6 +192,9 @@ func (d *Door) answers() http.Handler {
 		"POST /v1/fault":    d.trouble,
 		"GET /v1/fault":     d.faults,
 		"DELETE /v1/fault":  d.heal,
+		"POST /v1/token":    d.token,
+		"POST /v1/label":    d.label,
+		"DELETE /v1/node":   d.remove,
 		"/v1/": func(_ http.ResponseWriter, r *http.Request) error {
 			return &coded{http.StatusNotFound, fmt.Errorf("no answer to %s %s; docs/admin-api.md lists them", r.Method, r.URL.Path)}
 		},
@@ -179,7 +203,11 @@ func (d *Door) answers() http.Handler {
 			head := w.Header()
 			head.Set("Cache-Control", "no-store")
 			head.Set("X-Content-Type-Options", "nosniff")
-			if err := h(w, r); err != nil {
+			err := h(w, r)
+			if d.Fleet != nil && r.Method != http.MethodGet && r.URL.Path != "/v1/plan" { // which changes nothing
+				d.Fleet.Acted(r.Method+" "+r.URL.Path, r.URL.RawQuery, err)
+			}
+			if err != nil {
 				fail(w, err)
 			}
 		})

@@ -187,8 +187,16 @@ func (s *State) addNodes(v *control.View) {
 		}
 		n.Role, n.Site, n.Address, n.Emulated = seen.Role, seen.Site, seen.Address, seen.Emulated
 		n.Capacity, n.Labels, n.Plan = seen.Capacity, seen.Labels, seen.Plan
+		if host, _, err := net.SplitHostPort(seen.Link); err == nil {
+			n.Address = host
+		}
 		if n.Runs() {
 			n.Since = seen.Started
+		}
+	}
+	for _, m := range v.Members {
+		if s.node(m.Node) == nil {
+			s.Nodes = append(s.Nodes, NodeState{Node: m.Node, Role: m.Role, Site: m.Site, Labels: m.Labels, Address: m.From, State: nodeGone, Why: "it is not seen"})
 		}
 	}
 	if v.Plan != nil {

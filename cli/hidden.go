@@ -42,16 +42,18 @@ func (e *env) hidden() []*cobra.Command {
 }
 
 func (e *env) laptopCmd() *cobra.Command {
-	control := ""
+	var o upOptions
 	cmd := &cobra.Command{Use: laptopVerb, Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		log, err := e.ownLog()
 		if err != nil {
 			return err
 		}
 		defer log.Close()
-		return e.runLaptop(cmd.Context(), log, control)
+		return e.runLaptop(cmd.Context(), log, o)
 	}}
-	cmd.Flags().StringVar(&control, "control", "", "")
+	cmd.Flags().StringVar(&o.control, "control", "", "")
+	cmd.Flags().StringVar(&o.listen, "listen", "", "")
+	cmd.Flags().StringVar(&o.as, "as", "", "")
 	return cmd
 }
 

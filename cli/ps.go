@@ -28,14 +28,19 @@ func (e *env) psCmd() *cobra.Command {
 	}
 }
 
-func (e *env) ps(s admin.State) {
+// headline says which system answers, and on what.
+func (e *env) headline(s admin.State) string {
 	up := 0
 	for _, n := range s.Nodes {
 		if n.State == "up" {
 			up++
 		}
 	}
-	fmt.Fprintf(e.err, "%s · %s · %d of %s up · plan %d\n", orDash(s.System), s.Context, up, count(len(s.Nodes), "node"), s.Generation)
+	return fmt.Sprintf("%s · %s · %d of %s up · plan %d", orDash(s.System), s.Context, up, count(len(s.Nodes), "node"), s.Generation)
+}
+
+func (e *env) ps(s admin.State) {
+	fmt.Fprintln(e.err, e.headline(s))
 	if s.Control != "" {
 		fmt.Fprintf(e.err, "control does not answer (%s); this is the last that was seen, and requests go on\n", s.Control)
 	}

@@ -124,7 +124,11 @@ func (t *tree) lines(s admin.State) []leaf {
 			up++
 		}
 	}
-	lines := []leaf{{text: fmt.Sprintf("%s · %d of %s up · EMULATED on this machine · %s", orDash(s.System), up, count(len(s.Nodes), "node"), short(time.Since(t.began)))}}
+	what := "EMULATED on this machine"
+	if s.Context == "fleet" {
+		what = "fleet"
+	}
+	lines := []leaf{{text: fmt.Sprintf("%s · %d of %s up · %s · %s", orDash(s.System), up, count(len(s.Nodes), "node"), what, short(time.Since(t.began)))}}
 	for _, svc := range s.Services {
 		line := leaf{text: string(svc.Service), faint: string(svc.Architecture)}
 		if svc.Called != nil && svc.Called.Want == 0 {

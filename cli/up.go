@@ -37,6 +37,8 @@ func (e *env) upCmd() *cobra.Command {
 	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "leave it running and return when all is ready")
 	cmd.Flags().DurationVar(&o.wait, "wait", time.Minute, "how long the system may take until all is ready; builds do not count")
 	cmd.Flags().StringVar(&o.control, "control", "", "keep the plan in an etcd of yours: `etcd://HOST:PORT`")
+	cmd.Flags().StringVar(&o.listen, "listen", "", "be the first machine of a fleet, known to the others by `ADDRESS[:PORT]`; as the last time by default")
+	cmd.Flags().StringVar(&o.as, "as", "", "this machine's `NAME` in its fleet; its own by default")
 	return cmd
 }
 
@@ -44,9 +46,14 @@ type upOptions struct {
 	detach  bool
 	wait    time.Duration
 	control string
+	listen  string
+	as      string
 }
 
 func (e *env) up(ctx context.Context, o upOptions) error {
+	if err := e.folder().Own(); err != nil {
+		return err
+	}
 	res, err := e.load(ctx)
 	if err != nil {
 		return err
@@ -80,6 +87,13 @@ func (e *env) bundle(ctx context.Context, sys *system.System) error {
 
 // change hands an edited file to the running system and shows it settle.
 func (e *env) change(ctx context.Context, client *admin.Client, sys *system.System, o upOptions) error {
+	if o.listen != "" {
+		if s, err := client.State(ctx); err != nil {
+			return err
+		} else if s.Context != "fleet" {
+			return &system.Hint{Err: errors.New("this system runs on emulated nodes of one machine; it cannot become a fleet"), Next: "in a new folder: servent up --listen " + o.listen}
+		}
+	}
 	lines, err := client.Plan(ctx, sys)
 	if err != nil {
 		return err
@@ -104,7 +118,7 @@ func (e *env) upHere(ctx context.Context, sys *system.System, o upOptions) error
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- e.runLaptop(ctx, log, o.control) }()
+	go func() { ended <- e.runLaptop(ctx, log, o) }()
 	client, err := e.folder().Await(ctx, ended)
 	if err != nil { // it has ended, or ends now
 		cancel()
@@ -149,12 +163,12 @@ func (e *env) stopping() {
 }
 
 // runLaptop is the process that keeps a laptop's system.
-func (e *env) runLaptop(ctx context.Context, log *os.File, control string) error {
+func (e *env) runLaptop(ctx context.Context, log *os.File, o upOptions) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	return launch.Run(ctx, launch.Options{Folder: e.folder(), Command: []string{exe, nodeVerb}, Control: control,
+	return launch.Run(ctx, launch.Options{Folder: e.folder(), Command: []string{exe, nodeVerb}, Control: o.control, Listen: o.listen, As: o.as,
 		Console: console.Handler(), Kill: e.kill, Log: slog.New(slog.NewTextHandler(log, nil))})
 }
 
@@ -176,7 +190,7 @@ func (e *env) upDetached(ctx context.Context, sys *system.System, o upOptions) e
 		return err
 	}
 	defer log.Close()
-	ended, err := launch.Detach(log, exe, "--dir", e.dir, laptopVerb, "--control", o.control)
+	ended, err := launch.Detach(log, exe, "--dir", e.dir, laptopVerb, "--control", o.control, "--listen", o.listen, "--as", o.as)
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,9 @@ func (l *laptop) door() (_ *adminDoor, err error) {
 	info := Info{Pid: os.Getpid(), URL: "http://" + tcp.Addr().String(), Token: rand.Text(), Started: time.Now()}
 	door := &admin.Door{Cluster: l.us.control, View: l.look, Changed: l.news.wait, Machines: l, Nodes: &nodeDoor{rt: l.us.http2}, Context: "laptop",
 		Console: l.opt.Console, URL: info.URL + "/#token=" + info.Token, Log: l.opt.Log}
+	if l.fleet != nil {
+		door.Fleet, door.Context = l.fleet, "fleet"
+	}
 	d.servers = append(d.servers, &http.Server{Handler: door.Guarded(info.Token), ReadHeaderTimeout: 10 * time.Second})
 	if sockets {
 		if info.Socket, err = d.socket(); err != nil {

@@ -64,6 +64,9 @@ func (f Folder) Info() (Info, error) {
 // Client returns a client of the folder's running system, [admin.ErrNotRunning] when none runs. A folder
 // that was copied while its system ran names that system's door, but not its lock.
 func (f Folder) Client() (*admin.Client, error) {
+	if err := f.Own(); err != nil {
+		return nil, err
+	}
 	if f.Free() {
 		return nil, admin.ErrNotRunning
 	}

@@ -65,11 +65,11 @@ func TestClientNeedsTheLock(t *testing.T) {
 
 func TestOpenKeeps(t *testing.T) {
 	f := made(t)
-	first, _, err := f.open()
+	first, _, err := f.open("laptop")
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, ca, err := f.open()
+	second, ca, err := f.open("laptop")
 	if err != nil || second.Cluster != first.Cluster || ca == nil {
 		t.Errorf("second open: cluster %v %v, want %s", second, err, first.Cluster)
 	}
@@ -86,7 +86,7 @@ func TestOpenUnreadable(t *testing.T) {
 			if err := os.WriteFile(f.path(keptName), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, _, err := f.open()
+			_, _, err := f.open("laptop")
 			if err == nil || !strings.Contains(err.Error(), keptName) || !strings.Contains(system.Next(err), "mv "+string(f)) {
 				t.Errorf("open = %v (next: %s), want the file's name and how to begin anew", err, system.Next(err))
 			}

@@ -26,6 +26,14 @@ type kept struct {
 	PortSlice int                   `json:"port_slice"`
 	Web       int                   `json:"web,omitempty"`
 	Index     map[system.NodeID]int `json:"index"` // from 1
+	Fleet     *first                `json:"fleet,omitempty"`
+}
+
+// first says that this machine is the first of a fleet: one node that emulates nothing, instead of several emulated ones.
+type first struct {
+	Node system.NodeID `json:"node"`
+	Host string        `json:"host"` // address that other machines know it by
+	Door int           `json:"door"` // port of the fleet's door
 }
 
 const (
@@ -35,12 +43,12 @@ const (
 	claimsFrom = portsFrom - 100 // one port for every minSlice ports from portsFrom: who holds it has them
 )
 
-// open reads what the folder keeps, or makes it.
-func (f Folder) open() (*kept, *identity.Authority, error) {
+// open reads what the folder keeps, or makes it; kind begins the name of a new cluster.
+func (f Folder) open(kind string) (*kept, *identity.Authority, error) {
 	k := new(kept)
 	err := f.read(keptName, k)
 	if errors.Is(err, fs.ErrNotExist) {
-		return f.first()
+		return f.first(kind)
 	}
 	if err == nil && k.Cluster == "" {
 		err = fmt.Errorf("%s: names no cluster", f.path(keptName))
@@ -63,8 +71,8 @@ func (f Folder) unreadable(err error) error {
 		Next: fmt.Sprintf("put the file back from a backup, or begin anew and keep the old data aside: mv %s %s.old && servent up", f, f)}
 }
 
-func (f Folder) first() (*kept, *identity.Authority, error) {
-	cluster := "laptop-" + strings.ToLower(rand.Text()[:10])
+func (f Folder) first(kind string) (*kept, *identity.Authority, error) {
+	cluster := kind + "-" + strings.ToLower(rand.Text()[:10])
 	ca, err := identity.NewAuthority(cluster)
 	if err != nil {
 		return nil, nil, err
@@ -76,10 +84,18 @@ func (f Folder) first() (*kept, *identity.Authority, error) {
 // host is the address of the i-th node, counted from 1: its own where the machine has one for each
 // (Linux answers on all of 127.0.0.0/8), else the one that all share.
 func (k *kept) host(i int) string {
-	if i > 254 || !ownAddresses() {
+	if k.Fleet != nil || i > 254 || !ownAddresses() {
 		return "127.0.0.1"
 	}
 	return fmt.Sprintf("127.77.0.%d", i)
+}
+
+// linkHost is where the i-th node's link listens, as others know it.
+func (k *kept) linkHost(i int) string {
+	if k.Fleet != nil {
+		return k.Fleet.Host
+	}
+	return k.host(i)
 }
 
 var ownAddresses = sync.OnceValue(func() bool {
@@ -96,31 +112,39 @@ func (k *kept) portBase(i int) int { return k.PortBase + (i-1)*k.PortSlice }
 // address is where a node's link listens.
 func (k *kept) address(id system.NodeID) (string, bool) {
 	i, ok := k.Index[id]
-	return net.JoinHostPort(k.host(i), strconv.Itoa(k.portBase(i))), ok
+	return net.JoinHostPort(k.linkHost(i), strconv.Itoa(k.portBase(i))), ok
 }
 
-// emulated is one node that the file asks for.
-type emulated struct {
+// own is one node that this machine runs.
+type own struct {
 	id    system.NodeID
 	group *system.NodeGroup
 }
 
-// nodesOf lists the nodes of a system: GROUP-1 … GROUP-n for every group.
-func nodesOf(sys *system.System) []emulated {
-	var out []emulated
+// nodes lists those that this machine runs for a system.
+func (k *kept) nodes(sys *system.System) []own {
+	if k.Fleet != nil {
+		return []own{{k.Fleet.Node, &system.NodeGroup{}}}
+	}
+	return nodesOf(sys)
+}
+
+// nodesOf lists the emulated nodes of a system: GROUP-1 … GROUP-n for every group.
+func nodesOf(sys *system.System) []own {
+	var out []own
 	for i := range sys.Nodes {
 		g := &sys.Nodes[i]
 		for n := range g.Count {
-			out = append(out, emulated{system.NodeID(g.Name + "-" + strconv.Itoa(n+1)), g})
+			out = append(out, own{system.NodeID(g.Name + "-" + strconv.Itoa(n+1)), g})
 		}
 	}
 	return out
 }
 
-// portsFor is how many ports a node needs: the link, the web door, a door a service, and twice two for
+// portsFor is how many ports each of so many nodes needs: the link, the web door, a door a service, and twice two for
 // every instance, because an update has old and new ones at once; and the port that claims the others.
-func portsFor(sys *system.System) int {
-	nodes, need := len(nodesOf(sys)), 3
+func portsFor(sys *system.System, nodes int) int {
+	need := 3
 	for i := range sys.Services {
 		need += 1 + 4*architecture.Most(&sys.Services[i], nodes)
 	}
@@ -132,7 +156,8 @@ func portsFor(sys *system.System) int {
 // that have a process, also those that are about to leave, and the ports of new ones are found beside theirs.
 // Whatever is chosen is claimed, and so may be what was tried.
 func (k *kept) next(sys *system.System, running map[system.NodeID]bool, claimed claims) (*kept, error) {
-	nodes, need, n := nodesOf(sys), portsFor(sys), *k
+	nodes, n := k.nodes(sys), *k
+	need := portsFor(sys, len(nodes))
 	if len(nodes) == 0 {
 		return nil, errors.New("the file has no nodes")
 	}
@@ -165,7 +190,7 @@ func (k *kept) next(sys *system.System, running map[system.NodeID]bool, claimed 
 	return &n, nil
 }
 
-func (n *kept) anew(nodes []emulated, want map[system.NodeID]bool, need int, claimed claims) (*kept, error) {
+func (n *kept) anew(nodes []own, want map[system.NodeID]bool, need int, claimed claims) (*kept, error) {
 	if !want[n.Server] {
 		n.Server = nodes[0].id
 	}
@@ -239,11 +264,19 @@ func (n *kept) free(i int, claimed claims) bool {
 		}
 		ln.Close()
 	}
-	packets, err := net.ListenPacket("udp", net.JoinHostPort(n.host(i), strconv.Itoa(n.portBase(i))))
+	at := net.JoinHostPort(n.linkHost(i), strconv.Itoa(n.portBase(i)))
+	packets, err := net.ListenPacket("udp", at)
 	if err != nil {
 		return false
 	}
 	packets.Close()
+	if n.Fleet != nil {
+		ln, err := net.Listen("tcp", at)
+		if err != nil {
+			return false
+		}
+		ln.Close()
+	}
 	return true
 }
 

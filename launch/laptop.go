@@ -22,6 +22,8 @@ type Options struct {
 	Command []string        // program and arguments that become a node
 	Blobs   string          // folder of bytes by digest; empty: the folder's own
 	Control string          // an etcd of the user's, etcd://host:port; empty: as the last time, at first one of our own
+	Listen  string          // HOST or HOST:PORT: be the first machine of a fleet; empty: as the last time, at first a laptop
+	As      string          // this machine's name in its fleet; empty: as the last time, at first its own
 	Console http.Handler    // pages of the admin door; nil: none
 	Kill    <-chan struct{} // closed after ctx ended: end everything at once, open requests or not; nil: never
 	Log     *slog.Logger    // nil discards
@@ -34,6 +36,7 @@ type laptop struct {
 	nodes  *nodes
 	faults *faults
 	ways   *publisher
+	fleet  *gate // nil: none
 	news   news
 
 	began    time.Time
@@ -99,6 +102,9 @@ func Run(ctx context.Context, o Options) error {
 	parts.Go(func() { d.serve(below) })
 	parts.Go(func() { l.follow(below) })
 	parts.Go(func() { l.faults.Run(below) })
+	if l.fleet != nil {
+		parts.Go(func() { l.fleet.serve(below) })
+	}
 	running, stopNodes := context.WithCancel(below)
 	defer stopNodes()
 	nodes.Go(func() { l.nodes.Run(running, o.Kill) })
@@ -116,7 +122,14 @@ func Run(ctx context.Context, o Options) error {
 
 // newLaptop reads what the folder keeps and joins the parts; nothing runs yet.
 func newLaptop(o Options) (*laptop, error) {
-	kept, ca, err := o.Folder.open()
+	kind := "laptop"
+	if o.Listen != "" {
+		kind = "fleet"
+	}
+	kept, ca, err := o.Folder.open(kind)
+	if err == nil {
+		err = kept.found(o.Listen, o.As)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -130,15 +143,16 @@ func newLaptop(o Options) (*laptop, error) {
 	l := &laptop{opt: o, bare: &control.View{}, view: &control.View{}, began: time.Now(), turn: make(chan struct{}, 1)}
 	l.news.init()
 	l.nodes = &nodes{folder: o.Folder, command: o.Command, blobs: cmp.Or(o.Blobs, o.Folder.Blobs()), kept: kept, children: map[system.NodeID]*child{},
-		claims: claims{}, wake: make(chan struct{}, 1), changed: l.news.tell, log: o.Log}
+		claims: claims{}, wake: make(chan struct{}, 1), changed: l.news.tell, others: l.seen, log: o.Log}
 	if l.us, err = newOperator(kept.Cluster, ca, l.nodes.Servers, l.nodes.Resolve, o.Log); err != nil {
 		return nil, err
 	}
 	l.nodes.issue, l.nodes.secret = l.us.issue, l.us.ca.Secret
 	l.faults = newFaults(l.nodes, l.happened)
 	l.nodes.came = l.faults.Spread
-	l.ways = &publisher{view: l.look, changed: l.news.wait, log: o.Log, web: kept.Web}
-	return l, nil
+	l.ways = &publisher{view: l.look, changed: l.news.wait, reach: l.nodes.runs, log: o.Log, web: kept.Web}
+	l.fleet, err = l.gate(kept)
+	return l, err
 }
 
 // renew hands out new certificates when it is time, until ctx ends.
@@ -156,6 +170,9 @@ func (l *laptop) renew(ctx context.Context) {
 			}
 			if due {
 				l.nodes.renew()
+				if err := l.us.control.Pardon(ctx, now.UTC()); err != nil {
+					l.opt.Log.Warn("forget who was put out long ago", "err", err)
+				}
 			}
 		}
 	}
@@ -250,7 +267,7 @@ func (l *laptop) awaitNodes(ctx context.Context, sys *system.System) error {
 	for {
 		changed := l.news.wait()
 		v, _ := l.look()
-		missing := slices.DeleteFunc(nodesOf(sys), func(e emulated) bool { return v.Node(e.id) != nil })
+		missing := slices.DeleteFunc(l.nodes.list(sys), func(e own) bool { return v.Node(e.id) != nil })
 		if len(missing) == 0 {
 			return nil
 		}
@@ -262,7 +279,7 @@ func (l *laptop) awaitNodes(ctx context.Context, sys *system.System) error {
 		select {
 		case <-changed:
 		case <-late:
-			if len(missing) < len(nodesOf(sys)) {
+			if len(missing) < len(l.nodes.list(sys)) {
 				l.opt.Log.Warn("placed without nodes that do not answer", "node", missing[0].id)
 				return nil
 			}

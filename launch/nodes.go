@@ -28,6 +28,7 @@ type nodes struct {
 	log     *slog.Logger
 	wake    chan struct{} // room for one: Set was called, or a process left
 	claims  claims        // of Set alone, and of its owner after the last Set
+	others  link.Resolver // where nodes of other machines are
 
 	mu       sync.Mutex // guards what follows
 	kept     *kept
@@ -109,7 +110,7 @@ func (ns *nodes) step() (fresh []*child) {
 		return nil
 	}
 	want := map[system.NodeID]bool{}
-	for _, e := range nodesOf(ns.sys) {
+	for _, e := range ns.kept.nodes(ns.sys) {
 		want[e.id] = true
 		if ns.children[e.id] == nil {
 			c := ns.child(e)
@@ -125,13 +126,13 @@ func (ns *nodes) step() (fresh []*child) {
 	return fresh
 }
 
-func (ns *nodes) child(e emulated) *child {
+func (ns *nodes) child(e own) *child {
 	return &child{
 		id: e.id, command: ns.command, logFile: ns.folder.Log(string(e.id)), changed: ns.changed, log: ns.log,
 		boot:  func() (node.Boot, error) { return ns.boot(e.id) },
 		again: make(chan struct{}, 1), creds: make(chan identity.Credential, 1), ways: make(chan struct{}, 1),
-		state: admin.NodeState{Node: e.id, Role: string(ns.role(e.id)), Site: e.group.Site, Emulated: true, Capacity: e.group.Capacity,
-			Labels: e.group.Labels, State: "starting", Since: time.Now(), Address: ns.kept.host(ns.kept.Index[e.id])},
+		state: admin.NodeState{Node: e.id, Role: string(ns.role(e.id)), Site: e.group.Site, Emulated: ns.kept.Fleet == nil, Capacity: e.group.Capacity,
+			Labels: e.group.Labels, State: "starting", Since: time.Now(), Address: ns.kept.linkHost(ns.kept.Index[e.id])},
 	}
 }
 
@@ -151,6 +152,20 @@ func (ns *nodes) role(id system.NodeID) identity.Role {
 	return identity.Node
 }
 
+// list are the nodes that this machine runs for a system.
+func (ns *nodes) list(sys *system.System) []own {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	return ns.kept.nodes(sys)
+}
+
+// runs says whether this machine runs a node.
+func (ns *nodes) runs(id system.NodeID) bool {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	return ns.kept.Index[id] != 0
+}
+
 // Servers are the nodes that answer for control; none before the first Set.
 func (ns *nodes) Servers() []system.NodeID {
 	ns.mu.Lock()
@@ -166,7 +181,10 @@ func (ns *nodes) Resolve(id system.NodeID) (link.Address, bool) {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
 	at, ok := ns.kept.address(id)
-	return link.Address{Host: at}, ok
+	if !ok {
+		return ns.others(id)
+	}
+	return link.Address{Host: at}, true
 }
 
 // boot is what a node is told at its start, as the file stands then.
@@ -183,11 +201,14 @@ func (ns *nodes) boot(id system.NodeID) (node.Boot, error) {
 		return node.Boot{}, fmt.Errorf("derive the key of sessions: %w", err)
 	}
 	index := kept.Index[id]
-	b := node.Boot{Credential: cred, Sessions: sessions, ID: id, Role: role, Emulated: true, Control: kept.Control,
+	b := node.Boot{Credential: cred, Sessions: sessions, ID: id, Role: role, Emulated: kept.Fleet == nil, Control: kept.Control,
 		Dir: ns.folder.node(id), ControlDir: ns.folder.control(), Blobs: ns.blobs,
-		Host: kept.host(index), PortBase: kept.portBase(index), Groups: sys.Nodes}
+		Host: kept.host(index), LinkHost: kept.linkHost(index), PortBase: kept.portBase(index)}
+	if b.Emulated {
+		b.Groups = sys.Nodes
+	}
 	at, _ := kept.address(kept.Server)
-	for _, e := range nodesOf(sys) {
+	for _, e := range kept.nodes(sys) {
 		if e.id == kept.Server {
 			b.Servers = []node.Server{{Node: e.id, Link: at, Site: e.group.Site}}
 		}

@@ -31,6 +31,7 @@ const (
 type publisher struct {
 	view    func() (*control.View, error)
 	changed func() <-chan struct{}
+	reach   func(system.NodeID) bool // whose doors are open to this machine; nil: all
 	log     *slog.Logger
 	turn    atomic.Uint64 // round robin over nodes
 
@@ -301,6 +302,9 @@ func (p *publisher) dial(ctx context.Context, service system.ServiceName) (*net.
 		if offset, ok := doorOf(v, service); ok {
 			for i, first := 0, int(p.turn.Add(1)); i < len(v.Seen); i++ {
 				seen := v.Seen[(first+i)%len(v.Seen)]
+				if p.reach != nil && !p.reach(seen.Node) {
+					continue
+				}
 				addr := net.JoinHostPort(seen.Address, strconv.Itoa(seen.PortBase+offset))
 				d := net.Dialer{Timeout: time.Second}
 				conn, err := d.DialContext(ctx, "tcp", addr)

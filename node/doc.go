@@ -25,7 +25,8 @@ type Boot struct {
 	Group      string              `json:"group"`
 	Labels     map[string]string   `json:"labels,omitempty"`
 	Resources  system.Resources    `json:"resources"`
-	Host       string              `json:"host"`        // address of its doors, its instances and its link
+	Host       string              `json:"host"`        // address of its doors and its instances
+	LinkHost   string              `json:"link_host"`   // address of its link, as other machines know it; empty: Host
 	PortBase   int                 `json:"port_base"`   // the link listens here; doors and instances above
 	Dir        string              `json:"dir"`         // private folder
 	Blobs      string              `json:"blobs"`       // folder of bytes by digest

@@ -1,11 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -61,12 +62,15 @@ type Node struct {
 	meter     *meter.Book
 	calls     *route.Calls
 	keys      *handover.Keeper
+	bundles   bundles
 	place     *link.Station
 	doors     doors
 	overlays  *overlays
 	stores    *stores
 	cluster   control.Cluster // set by openControl
 	started   time.Time
+
+	shunned map[identity.Pin]bool // of follow alone
 
 	table atomic.Pointer[route.Table]
 	news  news // of table
@@ -83,7 +87,7 @@ func Run(ctx context.Context, boot Boot, words <-chan Word, o Options) error {
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", n.address(linkOffset))
+	ln, err := net.Listen("tcp", n.linkAddress())
 	if err != nil {
 		return fmt.Errorf("open the link: %w", err)
 	}
@@ -151,12 +155,12 @@ func build(boot Boot, o Options) (*Node, error) {
 	n.process = process.New(process.Options{StateDir: boot.Dir, Self: exe, Log: n.log})
 	n.container = container.New(container.Options{Blobs: boot.Blobs, StateDir: boot.Dir, Log: n.log})
 	n.stores = &stores{node: n, open: map[system.InstanceID]http.Handler{}, terms: map[system.InstanceID]*terms{}, given: map[system.InstanceID][]uint64{}}
-	blobs := &blob.Store{Dir: boot.Blobs}
+	n.bundles.node, n.bundles.store = n, &blob.Store{Dir: boot.Blobs}
 	n.agent = agent.New(agent.Options{
 		Node: boot.ID, Site: boot.Site, Host: boot.Host, PortBase: boot.PortBase, Dir: boot.Dir,
 		Drivers:  n.drivers(),
-		Bundle:   func(_ context.Context, d system.Digest) (string, error) { return blobs.Bundle(d) },
-		Blob:     func(_ context.Context, d system.Digest) (io.ReadCloser, error) { return blobs.Open(d) },
+		Bundle:   n.bundles.Bundle,
+		Blob:     n.bundles.Open,
 		Inflight: func(id system.InstanceID) int { return n.l7.Inflight(id) + n.l4.Inflight(id) + n.keys.Owed(id) },
 		BaseEnv:  process.BaseEnv(os.Environ()),
 		Log:      n.log,
@@ -200,6 +204,9 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	mux.HandleFunc("GET /v1/node/logs", n.guard(n.serveLogs))
 	mux.HandleFunc("GET /v1/node/meter", n.guard(n.serveMeter))
 	mux.HandleFunc("POST /v1/store/", n.stores.serve)
+	if n.boot.Role == identity.Server {
+		mux.HandleFunc("GET "+blobPath+"{digest}", n.bundles.serve)
+	}
 	mux.HandleFunc(handover.Prefix, n.between(n.keys))
 	tunnels, alive := n.link.Accept(link.Tunnel), n.link.Accept(link.Alive)
 	heart.run(below, "link http", func(ctx context.Context) error { return link.ServeHTTP1(ctx, n.link, n.l7.Peer(), n.log) })
@@ -207,7 +214,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	heart.run(below, "tunnels", func(ctx context.Context) error { return n.l4.Peer(ctx, tunnels) })
 	heart.run(below, "alive", func(ctx context.Context) error { return hold(ctx, alive) })
 	heart.run(below, "link", func(ctx context.Context) error { return n.link.Serve(ctx, ln) })
-	heart.run(below, "overlays", func(ctx context.Context) error { return n.overlays.serve(ctx, n.address(linkOffset)) })
+	heart.run(below, "overlays", func(ctx context.Context) error { return n.overlays.serve(ctx, n.linkAddress()) })
 	n.opt.Tell(Told{Serving: true})
 
 	rim.run(above, "agent", n.agent.Run)
@@ -237,9 +244,14 @@ func (n *Node) leave() {
 	}
 }
 
-// address is where one of this node's ports is.
+// address is where one of this node's doors is.
 func (n *Node) address(offset int) string {
 	return net.JoinHostPort(n.boot.Host, strconv.Itoa(n.boot.PortBase+offset))
+}
+
+// linkAddress is where this node's link listens, as others know it.
+func (n *Node) linkAddress() string {
+	return net.JoinHostPort(cmp.Or(n.boot.LinkHost, n.boot.Host), strconv.Itoa(n.boot.PortBase+linkOffset))
 }
 
 // resolve knows servers from the start and all others from what is seen.
@@ -255,12 +267,33 @@ func (n *Node) resolve(id system.NodeID) (link.Address, bool) {
 	return link.Address{}, false
 }
 
+// shun ends all that this node has with those who were put out of the fleet, and refuses their keys from now on.
+func (n *Node) shun(expelled []system.Expelled) {
+	denied := map[identity.Pin]bool{}
+	for _, out := range expelled {
+		if pin, err := identity.ParsePin(out.Key); err == nil {
+			denied[pin] = true
+		}
+	}
+	if maps.Equal(denied, n.shunned) {
+		return
+	}
+	n.keep.Deny(denied)
+	for _, out := range expelled {
+		if pin, err := identity.ParsePin(out.Key); err == nil && !n.shunned[pin] {
+			n.link.Sever(out.Node)
+		}
+	}
+	n.shunned = denied
+}
+
 // follow makes every new view this node's: addresses, plan, table, doors. While control is away, or says
 // what cannot be read, the last plan stands.
 func (n *Node) follow(ctx context.Context) error {
 	return n.cluster.Follow(ctx, func(err error) {
 		n.log.Warn("control is away; the last plan stands and requests go on", "err", err)
 	}, func(v *control.View) error {
+		n.shun(v.Expelled)
 		table := route.Build(v.Plan, v.Seen, n.boot.ID)
 		n.keys.Follow(table) // before this node says that it follows the plan, and before owners change by the table
 		n.view.Store(v)

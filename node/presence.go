@@ -111,7 +111,7 @@ func (n *Node) generation() int64 {
 func (n *Node) seen(drivers map[string]string) *system.Seen {
 	return &system.Seen{
 		Node: n.boot.ID, Role: string(n.boot.Role), Site: n.boot.Site, Group: n.boot.Group,
-		Address: n.boot.Host, PortBase: n.boot.PortBase, Link: n.address(linkOffset),
+		Address: n.boot.Host, PortBase: n.boot.PortBase, Link: n.linkAddress(),
 		Emulated: n.boot.Emulated, Capacity: n.boot.Capacity, Labels: n.boot.Labels, Resources: n.boot.Resources,
 		Drivers: drivers, Started: n.started, Plan: n.generation(), Instances: n.agent.Seen(),
 		Demand: *n.demand.Load(), Prepared: n.agent.Prepared(), Moving: n.keys.Moving(),

@@ -1,0 +1,204 @@
+package launch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"servent/admin"
+	"servent/control"
+	"servent/fleet"
+	"servent/identity"
+	"servent/link"
+	"servent/system"
+)
+
+// Bounds of a token's life.
+const (
+	tokenLeast = 5 * time.Second
+	tokenMost  = 24 * time.Hour
+)
+
+// found makes this machine the first of a fleet that other machines reach at listen, HOST or HOST:PORT, or finds that it is. Empty: as
+// the last time.
+func (k *kept) found(listen, as string) error {
+	if listen == "" {
+		return nil
+	}
+	f := first{Node: system.NodeID(as), Host: listen, Door: fleet.Port}
+	if host, port, err := net.SplitHostPort(listen); err == nil {
+		f.Host = host
+		if f.Door, err = strconv.Atoi(port); err != nil || f.Door < 1 || f.Door > 65535 {
+			return fmt.Errorf("--listen: want a port from 1 to 65535, have %q", port)
+		}
+	}
+	if ip, err := netip.ParseAddr(f.Host); err != nil || ip.IsUnspecified() {
+		return &system.Hint{Err: fmt.Errorf("--listen: want the address by which other machines know this one, have %q", f.Host), Next: "ip -brief address"}
+	}
+	if k.Fleet == nil && len(k.Index) > 0 {
+		return &system.Hint{Err: errors.New("this system ran on emulated nodes, which have its plan and its data; it cannot become a fleet"),
+			Next: "begin in another folder, or give all up: servent down --volumes; rm -r .servent"}
+	}
+	if as == "" && k.Fleet != nil {
+		f.Node = k.Fleet.Node
+	} else if as == "" {
+		f.Node = ThisMachine()
+	}
+	if err := (identity.ID{Cluster: k.Cluster, Role: identity.Server, Node: f.Node}).Check(); err != nil {
+		return fmt.Errorf("--as: %w", err)
+	}
+	if k.Fleet != nil && k.Fleet.Node != f.Node {
+		return &system.Hint{Err: fmt.Errorf("--as: this machine is %s in its fleet, and keeps data under that name", k.Fleet.Node), Next: "servent up"}
+	}
+	k.Fleet = &f
+	return nil
+}
+
+// ThisMachine is the machine's name as a node may have it.
+func ThisMachine() system.NodeID {
+	host, _ := os.Hostname() // the name below will do
+	host, _, _ = strings.Cut(host, ".")
+	host = strings.Map(func(r rune) rune {
+		if r < 128 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_') {
+			return r
+		}
+		return -1
+	}, host)
+	if host == "" {
+		host = "machine"
+	}
+	return system.NodeID(strings.ToLower(host))
+}
+
+// gate is what a fleet's first machine has beside a laptop's parts. It implements [admin.Fleet].
+type gate struct {
+	l     *laptop
+	at    string // host:port of the fleet's door
+	ln    net.Listener
+	door  *fleet.Door
+	audit *audit
+}
+
+// gate opens the fleet's door; nil on a laptop.
+func (l *laptop) gate(k *kept) (*gate, error) {
+	if k.Fleet == nil {
+		return nil, nil
+	}
+	sessions, err := l.us.ca.Secret("sessions")
+	if err != nil {
+		return nil, err
+	}
+	g := &gate{l: l, at: net.JoinHostPort(k.Fleet.Host, strconv.Itoa(k.Fleet.Door)), audit: &audit{file: l.opt.Folder.Log("audit"), log: l.opt.Log}}
+	if g.ln, err = net.Listen("tcp", g.at); err != nil {
+		h := &system.Hint{Err: fmt.Errorf("open the fleet's door: %w", err), Next: "ip -brief address"}
+		if isInUse(err) {
+			h.Next = fmt.Sprintf("another port: servent up --listen %s", net.JoinHostPort(k.Fleet.Host, strconv.Itoa(k.Fleet.Door+1)))
+		}
+		return nil, h
+	}
+	g.door = &fleet.Door{Cluster: l.us.control, Authority: l.us.ca, Keeper: l.us.keep, Sessions: sessions, Audit: g.audit.write, Log: l.opt.Log,
+		Servers: func() (all []fleet.Server) {
+			for _, id := range l.nodes.Servers() {
+				at, _ := l.nodes.Resolve(id)
+				all = append(all, fleet.Server{Node: id, Link: at.Host, Site: at.Site})
+			}
+			return all
+		}}
+	return g, nil
+}
+
+// serve answers at the door until ctx ends.
+func (g *gate) serve(ctx context.Context) {
+	if err := g.door.Serve(ctx, g.ln); err != nil {
+		g.l.opt.Log.Error("the fleet's door", "err", err)
+	}
+}
+
+// Token implements [admin.Fleet].
+func (g *gate) Token(ctx context.Context, role identity.Role, ttl time.Duration) (t admin.Token, err error) {
+	if role != identity.Node {
+		return t, &system.Hint{Err: fmt.Errorf("token: want the role node, have %q: fleets of several servers and of edges are not built yet", role), Next: "servent token"}
+	}
+	if ttl < tokenLeast || ttl > tokenMost {
+		return t, fmt.Errorf("token: want a life from %s to %s, have %s", tokenLeast, tokenMost, ttl)
+	}
+	token := identity.NewToken(role, g.l.us.ca.Certificate())
+	inv := system.Invitation{Role: string(role), Digest: identity.Digest(token.Proof()).String()}
+	if err := g.l.us.control.Invite(ctx, token.ID, inv, ttl); err != nil {
+		return t, err
+	}
+	return admin.Token{Token: token.Text(), Address: g.at, Expires: time.Now().Add(ttl).UTC().Truncate(time.Second)}, nil
+}
+
+// Label implements [admin.Fleet].
+func (g *gate) Label(ctx context.Context, node system.NodeID, labels map[string]string) error {
+	if err := fleet.CheckLabels(labels); err != nil {
+		return err
+	}
+	return g.known(node, g.l.us.control.Label(ctx, node, labels))
+}
+
+// Remove implements [admin.Fleet].
+func (g *gate) Remove(ctx context.Context, node system.NodeID) error {
+	return g.known(node, fleet.Expel(ctx, g.l.us.control, node))
+}
+
+func (g *gate) known(node system.NodeID, err error) error {
+	if !errors.Is(err, control.ErrNoMember) {
+		return err
+	}
+	if g.l.nodes.runs(node) {
+		err = fmt.Errorf("%s is the fleet's first machine: it has not joined, and cannot be labelled or put out", node)
+	}
+	return &system.Hint{Err: err, Next: "servent node ls"}
+}
+
+// Acted implements [admin.Fleet].
+func (g *gate) Acted(what, of string, err error) {
+	a := fleet.Act{Time: time.Now().UTC(), What: what, Who: "admin door", Of: of}
+	if err != nil {
+		a.Why = err.Error()
+	}
+	g.audit.write(a)
+}
+
+// seen is where a node of another machine is.
+func (l *laptop) seen(id system.NodeID) (link.Address, bool) {
+	v, _ := l.look()
+	if s := v.Node(id); s != nil {
+		return link.Address{Host: s.Link, Site: s.Site}, true
+	}
+	return link.Address{}, false
+}
+
+// audit is the file in which stands who did what, a JSON line each.
+type audit struct {
+	file string
+	log  *slog.Logger
+	mu   sync.Mutex
+}
+
+func (a *audit) write(act fleet.Act) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b, err := json.Marshal(act)
+	if err == nil {
+		var f *os.File
+		if f, err = OpenLog(a.file); err == nil {
+			_, err = f.Write(append(b, '\n'))
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if err != nil {
+		a.log.Error("write down who did what", "act", act, "err", err)
+	}
+}

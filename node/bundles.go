@@ -1,0 +1,130 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+
+	"servent/architecture"
+	"servent/blob"
+	"servent/identity"
+	"servent/link"
+	"servent/system"
+)
+
+const blobPath = "/v1/blob/"
+
+// bundles are the bytes that services are made of: on a server they are there, elsewhere they are fetched from one.
+type bundles struct {
+	node  *Node
+	store *blob.Store
+	one   sync.Mutex // fetch at a time
+}
+
+// Bundle is the folder of an unpacked bundle.
+func (b *bundles) Bundle(ctx context.Context, d system.Digest) (string, error) {
+	if err := b.fetch(ctx, d); err != nil {
+		return "", err
+	}
+	return b.store.Bundle(d)
+}
+
+// Open reads the bytes of a config or a secret.
+func (b *bundles) Open(ctx context.Context, d system.Digest) (io.ReadCloser, error) {
+	if err := b.fetch(ctx, d); err != nil {
+		return nil, err
+	}
+	return b.store.Open(d)
+}
+
+func (b *bundles) fetch(ctx context.Context, d system.Digest) error {
+	if b.store.Has(d) || b.node.boot.Role == identity.Server {
+		return nil
+	}
+	b.one.Lock()
+	defer b.one.Unlock()
+	if b.store.Has(d) {
+		return nil
+	}
+	var errs []error
+	for _, s := range b.node.boot.Servers {
+		err := b.from(ctx, s.Node, d)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// from fetches bytes from one server. Others than those that are asked for are not kept.
+func (b *bundles) from(ctx context.Context, server system.NodeID, d system.Digest) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(server)+blobPath+string(d), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := b.node.http2.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("fetch %s from %s: %w", d, server, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("fetch %s from %s: %s", d, server, resp.Status)
+	}
+	if err := b.store.PutAs(d, resp.Body); err != nil {
+		return fmt.Errorf("fetch %s from %s: %w", d, server, err)
+	}
+	return nil
+}
+
+// serve sends bytes to the nodes that the plan has make something of them.
+func (b *bundles) serve(w http.ResponseWriter, r *http.Request) {
+	d := system.Digest(r.PathValue("digest"))
+	peer, ok := link.PeerFrom(r.Context())
+	if !ok || peer.ID.Role != identity.Server && !b.mayHave(r.Context(), peer.ID.Node, d) {
+		http.Error(w, "denied", http.StatusForbidden)
+		b.node.log.Warn("refused bytes that the plan does not name there", "peer", peer.ID, "digest", d)
+		return
+	}
+	in, err := b.store.Open(d)
+	if err != nil {
+		http.Error(w, "not here", http.StatusNotFound)
+		return
+	}
+	defer in.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if _, err := io.Copy(w, in); err != nil {
+		panic(http.ErrAbortHandler) // what was sent is not all: the digest would tell, too
+	}
+}
+
+// mayHave says whether the plan has a node make something of the bytes. Who asks may follow a newer plan than this node does.
+func (b *bundles) mayHave(ctx context.Context, node system.NodeID, d system.Digest) bool {
+	if entitled(b.node.view.Load().Plan, node, d) {
+		return true
+	}
+	v, err := b.node.cluster.Read(ctx)
+	return err == nil && entitled(v.Plan, node, d)
+}
+
+// entitled says whether a plan has a node run a service that is made of the bytes, or be ready to.
+func entitled(plan *system.Plan, node system.NodeID, d system.Digest) bool {
+	if plan == nil || d == "" {
+		return false
+	}
+	for i := range plan.Services {
+		s := &plan.Services[i]
+		there := slices.ContainsFunc(s.Assignments, func(a system.Assignment) bool { return a.Node == node })
+		if _, everywhere := architecture.CallsOf(&s.Service); !there && !everywhere {
+			continue
+		}
+		if s.Service.Software.Digest == d || slices.ContainsFunc(s.Service.Files, func(m system.MountedFile) bool { return m.Digest == d }) {
+			return true
+		}
+	}
+	return false
+}
