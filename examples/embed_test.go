@@ -115,7 +115,7 @@ func TestWrittenProgramsBuild(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the compiler")
 	}
-	for name, pkg := range map[string]string{"increment": "./cmd/increment", "counter": "./cmd/counter", "address": "./cmd/address", "shortener": "./cmd/shortener", "tokens": "./cmd/tokens", "split": "./cmd/split", "shop": "./..."} {
+	for name, pkg := range map[string]string{"increment": "./cmd/increment", "counter": "./cmd/counter", "address": "./cmd/address", "shortener": "./cmd/shortener", "tokens": "./cmd/tokens", "split": "./cmd/split", "order": "./cmd/order", "shop": "./..."} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -171,7 +171,7 @@ func TestComposeFiles(t *testing.T) {
 			})
 		}
 	}
-	if want := 22; seen != want {
+	if want := 23; seen != want {
 		t.Errorf("%d Compose files, want %d: change the number when you add one", seen, want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"servent/examples/address"
 	"servent/examples/counter"
 	"servent/examples/increment"
+	"servent/examples/order"
 	"servent/examples/shortener"
 	"servent/examples/split"
 	"servent/examples/tokens"
@@ -53,6 +54,12 @@ func (o surroundings) run(ctx context.Context, program string, args []string) er
 			return fmt.Errorf("%w: example split: %w", ErrUsage, err)
 		}
 		serve, args = func(ctx context.Context, ln net.Listener) error { return split.Serve(ctx, ln, h) }, nil
+	case "order":
+		h, err := order.New(strings.Join(args, " "))
+		if err != nil {
+			return fmt.Errorf("%w: example order: %w", ErrUsage, err)
+		}
+		serve, args = func(ctx context.Context, ln net.Listener) error { return order.Serve(ctx, ln, h) }, nil
 	case "address":
 		server, err := address.NewServer(args, o.stderr)
 		if err != nil {
@@ -62,7 +69,7 @@ func (o surroundings) run(ctx context.Context, program string, args []string) er
 	case "address-client":
 		return address.Call(ctx, "127.0.0.1:7008", args, o.stdout, o.stderr)
 	default:
-		return fmt.Errorf("%w: want one of increment, counter, shortener, address, address-client, tokens, split; have %q", ErrUsage, program)
+		return fmt.Errorf("%w: want one of increment, counter, shortener, address, address-client, tokens, split, order; have %q", ErrUsage, program)
 	}
 	if len(args) > 0 {
 		return fmt.Errorf("%w: example %s takes none, have %q", ErrUsage, program, strings.Join(args, " "))

@@ -22,7 +22,7 @@ func (n *Node) drivers() map[system.SoftwareKind]driver.Driver {
 		system.Wasm:    wasm.New(wasm.Options{Cache: filepath.Join(n.boot.Blobs, "compiled")}),
 		system.VM:      n.machines(),
 		system.Image:   n.container,
-		system.Builtin: inside.Builtin(map[string]inside.Open{"kv": n.stores.start}),
+		system.Builtin: inside.Builtin(map[string]inside.Open{"kv": n.stores.start, "flow": n.startFlow}),
 	}
 }
 

@@ -31,6 +31,9 @@ func (s *Service) Spec() Digest {
 		if s.CAS {
 			made.Builtin = append(made.Builtin, "cas")
 		}
+		if len(s.Flow) > 0 {
+			made.Builtin = append(made.Builtin, s.Flow)
+		}
 	}
 	if made.Software.Digest != "" { // bundled: the bytes count, not where they came from
 		made.Software.Dir, made.Software.Build = "", nil

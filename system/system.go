@@ -66,6 +66,7 @@ type Service struct {
 	Volumes      []Volume          `json:"volumes,omitempty"`
 	Files        []MountedFile     `json:"mounted,omitempty"` // configs and secrets
 	Cache        *Cache            `json:"cache,omitempty"`
+	Flow         []Step            `json:"flow,omitempty"` // of builtin flow
 	Labels       map[string]string `json:"labels,omitempty"`
 	Restarts     int               `json:"restarts,omitempty"` // asked for by the user; a change makes new instances
 }

@@ -18,11 +18,17 @@ import (
 // built says which software runs today.
 var built = []system.SoftwareKind{system.Process, system.Files, system.Origin, system.Wasm, system.VM, system.Image, system.Builtin}
 
-// kv is the built-in that runs today; kvKey is where its keys stand.
+// kv and flow are the built-ins that run today; kvKey is where kv's keys stand.
 const (
 	kv    = "kv"
+	flow  = "flow"
 	kvKey = "/kv/{key}"
 )
+
+// isFlow says that a service is the built-in orchestrator.
+func isFlow(s *system.Service) bool {
+	return s.Software.Kind == system.Builtin && s.Software.From == flow
+}
 
 // isKV says that a service is the built-in key-value database.
 func isKV(s *system.Service) bool { return s.Software.Kind == system.Builtin && s.Software.From == kv }
@@ -81,9 +87,9 @@ func (f *file) check(s *system.Service, all *system.System) {
 func (c checker) software() {
 	k := c.s.Software.Kind
 	switch {
-	case k == system.Builtin && c.s.Software.From != kv:
+	case k == system.Builtin && c.s.Software.From != kv && c.s.Software.From != flow:
 		if at := c.x(string(k)); !c.found.faulty(at) {
-			c.unbuilt(at, "%q is not built yet; this is: %s", c.s.Software.From, kv)
+			c.unbuilt(at, "%q is not built yet; these are: %s, %s", c.s.Software.From, kv, flow)
 		}
 	case k == "" || slices.Contains(built, k):
 	case k == system.Build:
@@ -92,6 +98,7 @@ func (c checker) software() {
 		c.unbuilt(c.x(string(k)), "%q is not built yet; runs today: %s", k, words(built))
 	}
 	c.machine()
+	c.flow()
 	if c.s.Limits.Fuel > 0 && k != system.Wasm {
 		c.bad(c.x("limits", "fuel"), "fuel counts WebAssembly instructions; the service is of the kind %s", k)
 	}

@@ -107,6 +107,7 @@ func (f *file) service(c types.ServiceConfig) system.Service {
 			StaleWhileRevalidate: read(cache.key("stale-while-revalidate"), notation.Duration),
 		}
 	}
+	s.Flow = f.steps(x.key("flow"))
 	if m := s.Software.Machine; m != nil {
 		m.Memory, m.CPUs = s.Limits.Memory, int(math.Ceil(s.Limits.CPUs))
 	}
@@ -125,7 +126,7 @@ func (f *file) defaults(s *system.Service, c types.ServiceConfig, x value) {
 	}
 	if s.Data.Kind == "" {
 		s.Data.Kind = system.DataNone
-		if len(s.Volumes) > 0 || s.Data.Path != "" || s.Data.Export != "" || isKV(s) {
+		if len(s.Volumes) > 0 || s.Data.Path != "" || s.Data.Export != "" || isKV(s) || isFlow(s) {
 			s.Data.Kind = system.DataHard
 		}
 	}
