@@ -105,16 +105,21 @@ func (d *Door) shown(ctx context.Context) error {
 	for _, kv := range kvs {
 		rev = max(rev, kv.Modified)
 	}
+	return d.showing(ctx, func(v *control.View) bool { return v.Rev >= rev })
+}
+
+// showing returns when something holds of the view, or when it is late: a change is made all the same.
+func (d *Door) showing(ctx context.Context, holds func(*control.View) bool) error {
 	late := time.After(shownWithin)
 	for {
 		changed := d.Changed()
-		if v, _ := d.View(); v.Rev >= rev {
+		if v, _ := d.View(); holds(v) {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-late:
-			return nil // it is made all the same
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -193,6 +198,35 @@ func (d *Door) restart(w http.ResponseWriter, r *http.Request) error {
 		}
 		s.Restarts++
 		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return answer(w, d.State())
+}
+
+// drain has a node emptied.
+func (d *Door) drain(w http.ResponseWriter, r *http.Request) error { return d.mark(w, r, true) }
+
+// uncordon lets a node get instances again.
+func (d *Door) uncordon(w http.ResponseWriter, r *http.Request) error { return d.mark(w, r, false) }
+
+func (d *Door) mark(w http.ResponseWriter, r *http.Request, drained bool) error {
+	node, s := system.NodeID(r.URL.Query().Get("node")), d.State()
+	if s.node(node) == nil {
+		return &coded{http.StatusNotFound, &system.Hint{Err: fmt.Errorf("no node %q", node), Next: "servent node ls"}}
+	}
+	say := d.Cluster.Uncordon
+	if drained {
+		say = func(ctx context.Context, node system.NodeID) error {
+			return d.Cluster.Drain(ctx, node, time.Now().UTC())
+		}
+	}
+	if err := say(r.Context(), node); err != nil {
+		return err
+	}
+	err := d.showing(r.Context(), func(v *control.View) bool {
+		return slices.ContainsFunc(v.Drains, func(x system.Drain) bool { return x.Node == node }) == drained
 	})
 	if err != nil {
 		return err

@@ -138,6 +138,16 @@ func (c *Client) Heal(ctx context.Context, what string) (fs []Fault, err error) 
 	return fs, c.do(ctx, http.MethodDelete, path, nil, &fs)
 }
 
+// Drain has a node emptied, and gives it nothing new, until Uncordon.
+func (c *Client) Drain(ctx context.Context, node system.NodeID) error {
+	return c.do(ctx, http.MethodPost, "/v1/drain?node="+url.QueryEscape(string(node)), nil, nil)
+}
+
+// Uncordon lets a node get instances again.
+func (c *Client) Uncordon(ctx context.Context, node system.NodeID) error {
+	return c.do(ctx, http.MethodDelete, "/v1/drain?node="+url.QueryEscape(string(node)), nil, nil)
+}
+
 // Token makes a token that lets one machine join.
 func (c *Client) Token(ctx context.Context, role string, ttl time.Duration) (t Token, err error) {
 	return t, c.do(ctx, http.MethodPost, "/v1/token?role="+url.QueryEscape(role)+"&ttl="+ttl.String(), nil, &t)

@@ -192,6 +192,8 @@ func (d *Door) answers() http.Handler {
 		"POST /v1/fault":    d.trouble,
 		"GET /v1/fault":     d.faults,
 		"DELETE /v1/fault":  d.heal,
+		"POST /v1/drain":    d.drain,
+		"DELETE /v1/drain":  d.uncordon,
 		"POST /v1/token":    d.token,
 		"POST /v1/label":    d.label,
 		"DELETE /v1/node":   d.remove,

@@ -42,8 +42,9 @@ type NodeState struct {
 	Emulated bool              `json:"emulated"`
 	Capacity system.Capacity   `json:"capacity"`
 	Labels   map[string]string `json:"labels,omitempty"`
-	Plan     int64             `json:"plan"`  // generation that it follows
-	Since    time.Time         `json:"since"` // of its process when it is up, else of its state
+	Drained  bool              `json:"drained,omitempty"` // it gets nothing, and keeps what is tied to its data
+	Plan     int64             `json:"plan"`              // generation that it follows
+	Since    time.Time         `json:"since"`             // of its process when it is up, else of its state
 }
 
 // States of a node.
@@ -81,6 +82,7 @@ type InstanceState struct {
 	URL          string              `json:"url"` // of its service, as published; "" when internal
 	Since        time.Time           `json:"since"`
 	Restarts     int                 `json:"restarts"`
+	Tied         bool                `json:"tied,omitempty"` // it stays on the node that has its data
 	Pid          int                 `json:"pid,omitempty"`
 	Endpoint     string              `json:"endpoint,omitempty"`
 	Reason       string              `json:"reason"`         // why here
@@ -199,6 +201,11 @@ func (s *State) addNodes(v *control.View) {
 			s.Nodes = append(s.Nodes, NodeState{Node: m.Node, Role: m.Role, Site: m.Site, Labels: m.Labels, Address: m.From, State: nodeGone, Why: "it is not seen"})
 		}
 	}
+	for _, d := range v.Drains {
+		if n := s.node(d.Node); n != nil {
+			n.Drained = true
+		}
+	}
 	if v.Plan != nil {
 		for _, d := range v.Plan.Services {
 			for _, a := range d.Assignments {
@@ -264,7 +271,7 @@ func (s *State) preparing(v *control.View, d *system.Deployment) (n int, why str
 
 // instance is what its node says of it, where that can be believed and is of what the plan asks for.
 func instance(v *control.View, d *system.Deployment, a system.Assignment, on *NodeState) InstanceState {
-	in := InstanceState{Service: d.Service.Name, Instance: a.Instance, Node: a.Node, Architecture: d.Service.Architecture, Reason: a.Reason, State: system.StatePreparing}
+	in := InstanceState{Service: d.Service.Name, Instance: a.Instance, Node: a.Node, Architecture: d.Service.Architecture, Reason: a.Reason, State: system.StatePreparing, Tied: d.Service.Tied()}
 	seen := v.Instance(a.Node, a.Instance)
 	if seen != nil && seen.Spec == a.Spec {
 		in.State, in.Why, in.Since, in.Restarts = seen.State, seen.Why, seen.Since, seen.Restarts

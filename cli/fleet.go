@@ -220,6 +220,9 @@ func (e *env) nodes(s admin.State) {
 			}
 		}
 		state := n.State
+		if n.Drained {
+			state += ", drained"
+		}
 		if n.Why != "" {
 			state += ": " + n.Why
 		}

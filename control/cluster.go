@@ -43,6 +43,7 @@ type View struct {
 	Holders []system.Holder
 	Events  []system.Event // oldest first
 
+	Drains   []system.Drain  // nodes that are to be emptied
 	Members  []system.Member // of a fleet, sorted by node; empty for who may not read them
 	Expelled []system.Expelled
 
@@ -362,6 +363,7 @@ type folder struct {
 	seen    map[string]system.Seen
 	holders map[string]system.Holder
 	events  map[string]system.Event
+	drains  map[string]system.Drain
 	members map[string]system.Member
 	out     map[string]system.Expelled
 	planned Rev            // of the plan's last change
@@ -378,7 +380,7 @@ func (f *folder) list(ctx context.Context, s Store) error {
 	}
 	*f = folder{reads: f.reads, at: map[string]Rev{}, want: map[system.ServiceName]system.Service{}, deploy: map[system.ServiceName]system.Deployment{},
 		bad: map[string]error{}, seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{},
-		members: map[string]system.Member{}, out: map[string]system.Expelled{}}
+		drains: map[string]system.Drain{}, members: map[string]system.Member{}, out: map[string]system.Expelled{}}
 	b := Batch{Rev: rev}
 	for _, kv := range kvs {
 		b.Changes = append(b.Changes, Change{KV: kv})
@@ -419,6 +421,8 @@ func (f *folder) change(c Change) bool {
 		err = fold(f.holders, name, c)
 	} else if name, ok := under(PrefixEvent); ok {
 		err = fold(f.events, name, c)
+	} else if name, ok := under(PrefixDrain); ok {
+		err = fold(f.drains, name, c)
 	} else if name, ok := under(PrefixMember); ok {
 		err = fold(f.members, name, c)
 	} else if name, ok := under(PrefixExpelled); ok {
@@ -475,10 +479,13 @@ func (f *folder) view() (*View, error) {
 		return nil, err
 	}
 	v := &View{Planned: f.planned, Rev: f.rev, At: maps.Clone(f.at), Reads: f.reads, Seen: ordered(f.seen), Holders: ordered(f.holders), Events: ordered(f.events),
-		Members: ordered(f.members), Expelled: ordered(f.out)}
+		Drains: ordered(f.drains), Members: ordered(f.members), Expelled: ordered(f.out)}
 	for i := range v.Seen {
 		if m, ok := f.members[string(v.Seen[i].Node)]; ok { // the fleet's word, not the node's own
 			v.Seen[i].Labels = m.Labels
+		}
+		if _, ok := f.drains[string(v.Seen[i].Node)]; ok {
+			v.Seen[i].Cordoned, v.Seen[i].Draining = true, true
 		}
 	}
 	if len(f.wanted.System.Name) > 0 {

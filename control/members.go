@@ -16,6 +16,7 @@ const (
 	PrefixJoin     = "join/"     // invitations, each under the lease that is its life
 	PrefixMember   = "member/"   // who joined
 	PrefixExpelled = "expelled/" // whose certificates count no more
+	PrefixDrain    = "drain/"    // nodes that are to be emptied
 )
 
 var (
@@ -160,4 +161,22 @@ func (c Cluster) Pardon(ctx context.Context, now time.Time) error {
 	}
 	_, _, err = c.Commit(ctx, txn)
 	return err
+}
+
+// Drain has a node emptied, until [Cluster.Uncordon].
+func (c Cluster) Drain(ctx context.Context, node system.NodeID, now time.Time) error {
+	_, _, err := c.Commit(ctx, Txn{Ops: []Op{{Key: PrefixDrain + string(node), Value: encode(system.Drain{Node: node, Since: now})}}})
+	if err != nil {
+		return fmt.Errorf("drain %s: %w", node, err)
+	}
+	return nil
+}
+
+// Uncordon lets a node get instances again.
+func (c Cluster) Uncordon(ctx context.Context, node system.NodeID) error {
+	_, _, err := c.Commit(ctx, Txn{Ops: []Op{{Key: PrefixDrain + string(node), Delete: true}}})
+	if err != nil {
+		return fmt.Errorf("uncordon %s: %w", node, err)
+	}
+	return nil
 }

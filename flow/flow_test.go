@@ -122,7 +122,9 @@ func undoing1(service, request string) func(*system.Call) {
 	return func(c *system.Call) { c.Undo = call("", service, request).Call }
 }
 
-func ok(_, path string, _ int) (int, string) { return 200, fmt.Sprintf(`{"at": %q, "big": 9007199254740993}`, path) }
+func ok(_, path string, _ int) (int, string) {
+	return 200, fmt.Sprintf(`{"at": %q, "big": 9007199254740993}`, path)
+}
 
 // Steps see the input and earlier results; a result is the last step's, or what return says.
 func TestSteps(t *testing.T) {

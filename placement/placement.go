@@ -213,7 +213,9 @@ func (t *turn) count(p *part) int {
 		}
 	}
 	for _, a := range p.active { // a cordoned or silent node that has one keeps it
-		eligible[a.Node] = true
+		if !t.draining(a.Node) || p.of(a).Tied() {
+			eligible[a.Node] = true
+		}
 	}
 	if p.svc.Tied() {
 		for _, h := range t.in.Holders {

@@ -111,6 +111,51 @@ func TestCordonedGetsNothingNewAndKeepsWhatItHas(t *testing.T) {
 	wantBrief(t, w.settle(), "api/1@node-1", "api/2@node-2", "api/3@node-2")
 }
 
+// A node that is to be emptied keeps what is tied, and each of the others until its successor is ready.
+func TestDrainedNodeIsEmptied(t *testing.T) {
+	tiedOne := service("db", 1, func(s *system.Service) { s.Data.Kind = system.DataHard }, func(s *system.Service) {
+		s.Placement.Constraints = []system.Constraint{{Attribute: "node.id", Value: "node-1"}}
+	})
+	w := newWorld(t, sys(service("api", 2), tiedOne), fleetOf(2)...)
+	w.settle()
+	w.nodes["node-1"].Cordoned, w.nodes["node-1"].Draining = true, true
+	first := w.decide().Plan
+	ready := 0
+	for _, a := range first.Deployment("api").Assignments {
+		if a.Goal == system.GoalRun {
+			ready++
+		}
+	}
+	if ready != 3 {
+		t.Errorf("first step: %s; want one more beside the old ones", show(first))
+	}
+	plan := w.settle()
+	for _, a := range plan.Deployment("api").Assignments {
+		if a.Node != "node-2" {
+			t.Errorf("after it: %s", show(plan))
+		}
+	}
+	if a := plan.Deployment("db").Assignments; len(a) != 1 || a[0].Node != "node-1" || a[0].Goal != system.GoalRun {
+		t.Errorf("what is tied: %s", show(plan))
+	}
+	w.nodes["node-1"].Cordoned, w.nodes["node-1"].Draining = false, false
+	if d := w.decide(); d.Changed {
+		t.Errorf("taken back, it moves instances:\n%s", show(d.Plan))
+	}
+	w.nodes["node-1"].Cordoned, w.nodes["node-1"].Draining, w.nodes["node-2"].Cordoned = true, true, true
+	if d := w.decide(); d.Plan.Deployment("api") == nil || len(d.Plan.Deployment("api").Assignments) != 2 {
+		t.Errorf("with nowhere to go:\n%s", show(d.Plan))
+	}
+}
+
+// Of an architecture that has an instance on every node, a drained node loses its own.
+func TestDrainedEverywhere(t *testing.T) {
+	w := newWorld(t, sys(service("api", 0, func(s *system.Service) { s.Architecture = system.Ring })), fleetOf(3)...)
+	w.settle()
+	w.nodes["node-2"].Cordoned, w.nodes["node-2"].Draining = true, true
+	wantBrief(t, w.settle(), "api/1@node-1", "api/3@node-3")
+}
+
 func TestDeadNodeStateless(t *testing.T) {
 	w := newWorld(t, sys(service("api", 3)), fleetOf(3)...)
 	before := w.settle()

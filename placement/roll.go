@@ -93,14 +93,14 @@ func (t *turn) split(p *part) (next, old []*system.Assignment) {
 	return next, old
 }
 
-// misplaced says that a stateless instance stands on a live node that the file rules out for it. onNode
+// misplaced says that a stateless instance stands on a live node that is to be emptied, or that the file rules out for it. onNode
 // counts those that may stay.
 func (t *turn) misplaced(p *part, a *system.Assignment, onNode map[system.NodeID]int) bool {
 	i, ok := t.fleet.index[a.Node]
 	if !ok || p.of(a).Tied() || a.Reason == finished {
 		return false
 	}
-	if violates(t.fleet.nodes[i], p.svc) != "" || most(p.svc) > 0 && onNode[a.Node] >= most(p.svc) {
+	if t.fleet.nodes[i].Draining || violates(t.fleet.nodes[i], p.svc) != "" || most(p.svc) > 0 && onNode[a.Node] >= most(p.svc) {
 		return true
 	}
 	onNode[a.Node]++
@@ -128,12 +128,18 @@ func (t *turn) shrink(p *part, n int, why string, among []*system.Assignment) {
 			if p.svc.Tied() {
 				return byNumber
 			}
-			return cmp.Or(cmp.Compare(truth(!t.serves(a)), truth(!t.serves(b))),
+			return cmp.Or(cmp.Compare(truth(!t.serves(a)), truth(!t.serves(b))), cmp.Compare(truth(t.draining(a.Node)), truth(t.draining(b.Node))),
 				cmp.Compare(truth(t.uncalled(p, a.Node)), truth(t.uncalled(p, b.Node))), cmp.Compare(onNode[a.Node], onNode[b.Node]), byNumber)
 		})
 		t.drain(p, last, why)
 		among = slices.DeleteFunc(among, func(a *system.Assignment) bool { return a == last })
 	}
+}
+
+// draining says that a node is to be emptied.
+func (t *turn) draining(id system.NodeID) bool {
+	i, ok := t.fleet.index[id]
+	return ok && t.fleet.nodes[i].Draining
 }
 
 func truth(b bool) int {

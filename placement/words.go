@@ -113,6 +113,8 @@ func (t *turn) lack(p *part, prob *problem, v int) string {
 		return why
 	}
 	switch {
+	case n.Draining:
+		return "is drained"
 	case n.Cordoned:
 		return "is cordoned"
 	case q.most > 0 && q.own[v] >= q.most:

@@ -14,6 +14,12 @@ type Member struct {
 	Joined time.Time         `json:"joined"`
 }
 
+// Drain is an operator's word that a node is to be emptied, until it is taken back.
+type Drain struct {
+	Node  NodeID    `json:"node"`
+	Since time.Time `json:"since"`
+}
+
 // Invitation lets one machine join. It stands for as long as its lease, and is used up by the join.
 type Invitation struct {
 	Role   string `json:"role"`

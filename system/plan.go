@@ -190,6 +190,7 @@ type Seen struct {
 	Resources Resources         `json:"resources"`          // that instances may use in all
 	Drivers   map[string]string `json:"drivers"`            // kind → "" when it works, else why not
 	Cordoned  bool              `json:"cordoned,omitempty"` // gets nothing new
+	Draining  bool              `json:"draining,omitempty"` // what is not tied to its data goes elsewhere
 	Started   time.Time         `json:"started"`            // of the process
 	Plan      int64             `json:"plan"`               // generation that it follows
 	Instances []InstanceSeen    `json:"instances,omitempty"`

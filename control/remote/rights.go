@@ -43,12 +43,12 @@ func rightsOf(id identity.ID) rights {
 	own := []scope{{control.SeenKey(id.Node), true}}
 	plan, seen := scope{control.PrefixPlan, false}, scope{control.PrefixSeen, false}
 	wanted, data := scope{control.PrefixWanted, false}, scope{control.PrefixData, false}
-	join, member, expelled := scope{control.PrefixJoin, false}, scope{control.PrefixMember, false}, scope{control.PrefixExpelled, false}
+	join, member, expelled, drain := scope{control.PrefixJoin, false}, scope{control.PrefixMember, false}, scope{control.PrefixExpelled, false}, scope{control.PrefixDrain, false}
 	switch id.Role {
 	case identity.Server:
 		return rights{read: all, put: all, remove: all, every: true}
 	case identity.Operator: // never the seat, the plan or what is seen
-		return rights{read: all, put: []scope{wanted, join, member, expelled}, remove: []scope{wanted, join, member, expelled, data}}
+		return rights{read: all, put: []scope{wanted, join, member, expelled, drain}, remove: []scope{wanted, join, member, expelled, drain, data}}
 	case identity.Node:
 		return rights{read: []scope{plan, seen, expelled}, put: own, remove: own, report: true}
 	case identity.Edge:
