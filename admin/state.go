@@ -228,7 +228,7 @@ func (s *State) addService(v *control.View, d *system.Deployment) {
 	for _, dep := range d.Service.DependsOn {
 		svc.DependsOn = append(svc.DependsOn, dep.Service)
 	}
-	if d.Called != nil {
+	if architecture.Wakes(&d.Service) {
 		svc.Preparing, svc.Why = s.preparing(v, d)
 	}
 	for _, p := range s.Published {

@@ -39,7 +39,7 @@ func (a *Agent) warm(ctx context.Context, live *sync.WaitGroup) {
 	named := map[system.Digest]bool{}
 	for i := range a.plan.Services {
 		d := &a.plan.Services[i]
-		if _, ok := architecture.CallsOf(&d.Service); !ok || a.opts.Drivers[d.Service.Software.Kind] == nil {
+		if !architecture.Wakes(&d.Service) || a.opts.Drivers[d.Service.Software.Kind] == nil {
 			continue
 		}
 		named[d.Spec] = true

@@ -150,12 +150,19 @@ const (
 	CallsMax      = 10
 	CallsInflight = 10
 	CallsIdle     = 30 * time.Second
+	GoalIdle      = time.Minute // of what is not a function
 )
+
+// Wakes says that the service has no instance while nobody calls.
+func Wakes(s *system.Service) bool {
+	row, ok := Of(s.Architecture)
+	return ok && row.Where == WhenCalled
+}
 
 // CallsOf returns the bounds of a service whose instances follow its calls, and false for every other one.
 func CallsOf(s *system.Service) (Calls, bool) {
-	if row, _ := Of(s.Architecture); row.Where != WhenCalled {
-		return Calls{}, false
+	if !Wakes(s) {
+		return goalOf(s)
 	}
 	c := Calls{Min: s.Scale.Min, Max: s.Scale.Max, Inflight: s.Scale.Inflight, Idle: s.Scale.Idle}
 	if c.Max == 0 {
@@ -171,6 +178,16 @@ func CallsOf(s *system.Service) (Calls, bool) {
 		c.Idle = CallsIdle
 	}
 	return c, true
+}
+
+// goalOf are the bounds of a service that has a goal, scale.inflight, and room for it.
+func goalOf(s *system.Service) (Calls, bool) {
+	row, _ := Of(s.Architecture)
+	c := Calls{Min: Count(s, 0), Max: s.Scale.Max, Inflight: s.Scale.Inflight, Idle: s.Scale.Idle}
+	if c.Idle == 0 {
+		c.Idle = GoalIdle
+	}
+	return c, row.Where == SomeNodes && c.Inflight > 0 && c.Max > c.Min
 }
 
 // Most is how many instances a service may come to have when that many nodes are eligible for it.

@@ -119,7 +119,7 @@ func entitled(plan *system.Plan, node system.NodeID, d system.Digest) bool {
 	for i := range plan.Services {
 		s := &plan.Services[i]
 		there := slices.ContainsFunc(s.Assignments, func(a system.Assignment) bool { return a.Node == node })
-		if _, everywhere := architecture.CallsOf(&s.Service); !there && !everywhere {
+		if !there && !architecture.Wakes(&s.Service) { // what wakes is prepared on every node
 			continue
 		}
 		if s.Service.Software.Digest == d || slices.ContainsFunc(s.Service.Files, func(m system.MountedFile) bool { return m.Digest == d }) {

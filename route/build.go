@@ -54,8 +54,11 @@ func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*s
 	}
 	var calls architecture.Calls
 	calls, s.Called = architecture.CallsOf(&d.Service)
-	s.Each = crowd * calls.Inflight
-	s.Coming = s.Called && !slices.ContainsFunc(d.Assignments, stands) && !slices.ContainsFunc(plan.Refused, func(r system.Refusal) bool { return r.Service == s.Name })
+	wakes := architecture.Wakes(&d.Service)
+	if wakes {
+		s.Each = crowd * calls.Inflight
+	}
+	s.Coming = wakes && !slices.ContainsFunc(d.Assignments, stands) && !slices.ContainsFunc(plan.Refused, func(r system.Refusal) bool { return r.Service == s.Name })
 	var why []string
 	for i := range d.Assignments {
 		a := &d.Assignments[i]
@@ -79,7 +82,7 @@ func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*s
 	weigh(s.Instances, nodes)
 	if len(s.Instances) == 0 {
 		s.Why = reason(plan, s.Name, why)
-		if s.Called && s.Coming && len(why) == 0 {
+		if wakes && s.Coming && len(why) == 0 {
 			s.Why = "no instance runs, and the first call makes one"
 		}
 	}

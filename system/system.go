@@ -190,7 +190,7 @@ type Scale struct {
 	Inflight int           `json:"inflight,omitempty"` // requests in flight an instance, the goal
 	Latency  time.Duration `json:"latency,omitempty"`  // the goal
 	CPU      float64       `json:"cpu,omitempty"`      // the goal, 0…1
-	Idle     time.Duration `json:"idle,omitempty"`     // of a function: how long an instance is kept that calls do not need
+	Idle     time.Duration `json:"idle,omitempty"`     // how long an instance is kept that calls do not need
 }
 
 // Route is a path of the system's web door.

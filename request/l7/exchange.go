@@ -212,7 +212,7 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		x.count(to)
 		in, ok := x.choose(t, to, tried)
 		if !ok {
-			x.wakes = x.wakes || to.Called && len(to.Among) == 0
+			x.wakes = x.wakes || to.Each > 0 && len(to.Among) == 0
 			err := hold.wait(x.in.Context(), to, changed)
 			x.abandon()
 			if err != nil {

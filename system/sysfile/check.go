@@ -330,17 +330,31 @@ func (c checker) counts() {
 		}
 	}
 	called := c.row.Where == architecture.WhenCalled
+	grows := c.row.Where == architecture.SomeNodes && s.Scale.Inflight > 0
 	if idle := sc.key("idle"); c.exact(idle) {
 		switch {
-		case !called:
-			c.bad(idle, "%s keeps its instances, called or not; only function lets them go", s.Architecture)
+		case !called && !grows:
+			c.bad(idle, "%s keeps its instances, called or not, without scale.inflight; only function lets them go", s.Architecture)
 		case s.Scale.Idle < time.Second:
 			c.bad(idle, "want at least 1s, have %s", s.Scale.Idle)
 		}
 	}
-	for _, goal := range []string{"inflight", "latency", "cpu"} {
-		if p := sc.key(goal); c.exact(p) && !(called && goal == "inflight") {
-			c.unbuilt(p, "scaling by a goal is not built yet, but for a function by scale.inflight; scale.min or deploy.replicas sets the number")
+	inflight := sc.key("inflight")
+	switch {
+	case !grows || called:
+	case s.Architecture != system.Replicated:
+		c.unbuilt(inflight, "%s is not scaled by a goal yet; replicated is, and function", s.Architecture)
+	case s.Scale.Max <= architecture.Count(s, 0):
+		c.bad(inflight, "want scale.max above %d, the number at least: there is no room for the goal", architecture.Count(s, 0))
+	case s.Switch.By != system.ByRequest:
+		c.bad(inflight, "requests are counted where they are switched: want switch.by: request")
+	}
+	if s.Scale.Inflight > 0 && c.row.Where == architecture.OneNode {
+		c.bad(inflight, "%s has one instance; for more say architecture: replicated", s.Architecture)
+	}
+	for _, goal := range []string{"latency", "cpu"} {
+		if p := sc.key(goal); c.exact(p) {
+			c.unbuilt(p, "scaling by %s is not built yet; scale.inflight is", goal)
 		}
 	}
 }
