@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -200,6 +201,36 @@ func (d *Door) restart(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	return answer(w, d.State())
+}
+
+func (d *Door) history(w http.ResponseWriter, _ *http.Request) error {
+	if d.Machines == nil {
+		return answer(w, []Revision{})
+	}
+	all, err := d.Machines.History()
+	if err != nil {
+		return err
+	}
+	return answer(w, all)
+}
+
+// rollback makes what was wanted once what is wanted now. It is a change like any other, and a revision of its own.
+func (d *Door) rollback(w http.ResponseWriter, r *http.Request) error {
+	n, err := strconv.Atoi(cmp.Or(r.URL.Query().Get("to"), "0"))
+	if err != nil || n < 0 {
+		return &coded{http.StatusBadRequest, errors.New("to: want the number of a revision")}
+	}
+	if d.Machines == nil {
+		return &coded{http.StatusNotFound, errors.New("no history is kept here")}
+	}
+	sys, err := d.Machines.Revision(n)
+	if err != nil {
+		return err
+	}
+	if err := d.apply(r.Context(), sys); err != nil {
 		return err
 	}
 	return answer(w, d.State())

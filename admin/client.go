@@ -138,6 +138,16 @@ func (c *Client) Heal(ctx context.Context, what string) (fs []Fault, err error) 
 	return fs, c.do(ctx, http.MethodDelete, path, nil, &fs)
 }
 
+// History is what was wanted, the oldest first.
+func (c *Client) History(ctx context.Context) (rs []Revision, err error) {
+	return rs, c.do(ctx, http.MethodGet, "/v1/history", nil, &rs)
+}
+
+// Rollback makes a system that was wanted what is wanted; of 0 the one before the last.
+func (c *Client) Rollback(ctx context.Context, n int) error {
+	return c.do(ctx, http.MethodPost, "/v1/rollback?to="+strconv.Itoa(n), nil, nil)
+}
+
 // Drain has a node emptied, and gives it nothing new, until Uncordon.
 func (c *Client) Drain(ctx context.Context, node system.NodeID) error {
 	return c.do(ctx, http.MethodPost, "/v1/drain?node="+url.QueryEscape(string(node)), nil, nil)

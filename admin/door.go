@@ -39,6 +39,10 @@ type Machines interface {
 	Faults() []Fault
 	// Heal ends faults and returns them.
 	Heal(ctx context.Context, which func(Fault) bool) []Fault
+	// History is what was wanted, the oldest first.
+	History() ([]Revision, error)
+	// Revision is a system that was wanted; of 0 the one before the last.
+	Revision(n int) (*system.System, error)
 	// Stop ends everything; with volumes also the data. It returns at once.
 	Stop(volumes bool)
 }
@@ -49,6 +53,14 @@ type Nodes interface {
 	Logs(ctx context.Context, node system.NodeID, q LogQuery) (io.ReadCloser, error)
 	// Meter returns a node's counters.
 	Meter(ctx context.Context, node system.NodeID) (NodeMeter, error)
+}
+
+// Revision is one system that was wanted.
+type Revision struct {
+	N    int       `json:"n"`
+	At   time.Time `json:"at"`
+	What string    `json:"what"` // how it differs from the one before, in words
+	Now  bool      `json:"now"`  // it is wanted now
 }
 
 // Fleet is who may join and who has joined.
@@ -192,6 +204,8 @@ func (d *Door) answers() http.Handler {
 		"POST /v1/fault":    d.trouble,
 		"GET /v1/fault":     d.faults,
 		"DELETE /v1/fault":  d.heal,
+		"GET /v1/history":   d.history,
+		"POST /v1/rollback": d.rollback,
 		"POST /v1/drain":    d.drain,
 		"DELETE /v1/drain":  d.uncordon,
 		"POST /v1/token":    d.token,

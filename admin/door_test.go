@@ -94,7 +94,18 @@ func (s *stage) Apply(ctx context.Context, sys *system.System) error {
 }
 func (s *stage) Nodes() []NodeState     { return s.machines }
 func (s *stage) Published() []Published { return nil }
-func (s *stage) Stop(volumes bool)      { _ = s.ask(fmt.Sprint("stop, volumes ", volumes)) }
+func (s *stage) History() ([]Revision, error) {
+	return []Revision{{N: 1, What: "first", Now: true}}, nil
+}
+
+func (s *stage) Revision(n int) (*system.System, error) {
+	if n > 1 {
+		return nil, fmt.Errorf("there is no revision %d", n)
+	}
+	return &system.System{Name: "before"}, nil
+}
+
+func (s *stage) Stop(volumes bool) { _ = s.ask(fmt.Sprint("stop, volumes ", volumes)) }
 func (s *stage) Trouble(_ context.Context, t Trouble) (Fault, error) {
 	f := Fault{ID: len(s.troubled) + 1, Trouble: t}
 	s.troubled = append(s.troubled, f)

@@ -210,7 +210,13 @@ func (l *laptop) Apply(ctx context.Context, sys *system.System) error {
 	if err := l.awaitNodes(ctx, sys); err != nil {
 		return err
 	}
-	return l.want(ctx, sys)
+	if err := l.want(ctx, sys); err != nil {
+		return err
+	}
+	if err := l.opt.Folder.remember(sys, time.Now()); err != nil { // it runs all the same
+		l.opt.Log.Error("write down what is wanted", "err", err)
+	}
+	return nil
 }
 
 // dead says that a fault keeps its node dead, and no other.
