@@ -12,6 +12,7 @@ require (
 	github.com/google/go-containerregistry v0.20.8
 	github.com/mattn/go-shellwords v1.0.12
 	github.com/opencontainers/runtime-spec v1.3.0
+	github.com/robfig/cron/v3 v3.0.1
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/sirupsen/logrus v1.10.1

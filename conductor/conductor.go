@@ -24,7 +24,9 @@ type Options struct {
 	// Dead blocks while a node lives, as far as can be told, and returns nil as soon as it is certainly
 	// dead: its stream broke and a dial was refused. An error means that it could not say; it is asked
 	// again. nil: nodes are only found dead by their silence.
-	Dead  func(ctx context.Context, node system.NodeID) error
+	Dead func(ctx context.Context, node system.NodeID) error
+	// Lead is called when this conductor leads; its ctx ends when it does so no more. nil: nothing else is led.
+	Lead  func(ctx context.Context, f control.Fence)
 	Lease time.Duration // of the leader's seat; 0 means 3s
 	Grace time.Duration // how long a new leader waits for a node of the plan to be seen; 0 means 6s, negative none
 	Log   *slog.Logger  // nil discards
@@ -118,6 +120,9 @@ func (c *Conductor) lead(ctx context.Context, fence control.Fence, lease control
 			return nil
 		}))
 	})
+	if c.o.Lead != nil {
+		started.Go(func() { c.o.Lead(ctx, fence) })
+	}
 	l := &leader{
 		Options: c.o, fence: fence, since: time.Now(), started: &started,
 		met: map[system.NodeID]bool{}, watched: map[system.NodeID]watch{}, deaths: make(chan death),

@@ -222,7 +222,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	rim.run(above, "calls", n.listen)
 	rim.run(above, "keys", n.keys.Run)
 	if n.boot.Role == identity.Server {
-		rim.run(above, "conductor", conductor.New(conductor.Options{Cluster: n.cluster, Self: n.boot.ID, Dead: n.dead, Log: n.log}).Run)
+		rim.run(above, "conductor", conductor.New(conductor.Options{Cluster: n.cluster, Self: n.boot.ID, Dead: n.dead, Lead: n.lead, Log: n.log}).Run)
 	}
 	word.run(spoken, "presence", n.present)
 

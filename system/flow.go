@@ -40,3 +40,12 @@ type Choice struct {
 	When map[string][]Step `json:"when"`
 	Else []Step            `json:"else,omitempty"`
 }
+
+// Trigger is what calls a service though no client does: a cron.
+type Trigger struct {
+	Cron   string `json:"cron"`
+	Zone   string `json:"zone,omitempty"` // UTC when it is empty
+	Method string `json:"method"`
+	Path   string `json:"path"`
+	Body   string `json:"body,omitempty"` // JSON
+}

@@ -67,6 +67,7 @@ type Service struct {
 	Files        []MountedFile     `json:"mounted,omitempty"` // configs and secrets
 	Cache        *Cache            `json:"cache,omitempty"`
 	Flow         []Step            `json:"flow,omitempty"` // of builtin flow
+	On           []Trigger         `json:"on,omitempty"`   // what calls it though no client does
 	Labels       map[string]string `json:"labels,omitempty"`
 	Restarts     int               `json:"restarts,omitempty"` // asked for by the user; a change makes new instances
 }

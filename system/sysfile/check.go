@@ -99,6 +99,7 @@ func (c checker) software() {
 	}
 	c.machine()
 	c.flow()
+	c.triggers()
 	if c.s.Limits.Fuel > 0 && k != system.Wasm {
 		c.bad(c.x("limits", "fuel"), "fuel counts WebAssembly instructions; the service is of the kind %s", k)
 	}

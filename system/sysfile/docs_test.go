@@ -38,6 +38,7 @@ var samples = map[string]string{
 	"files":                        "{files: ./public}",
 	"origin":                       "{origin: 'http://127.0.0.1:9000'}",
 	"builtin":                      "{builtin: WORD}",
+	"on":                           "{process: ./a, switch: {by: request}, on: [{cron: '@hourly', request: POST /}]}",
 	"flow":                         "{builtin: flow, flow: [{return: hello}]}",
 	"architecture":                 "{process: ./a, architecture: WORD}",
 	"topology":                     "{process: ./a, architecture: unstructured, key: '/{key}', topology: WORD}",

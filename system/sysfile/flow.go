@@ -157,12 +157,20 @@ func (f *file) request(v value, c *system.Call) {
 
 // requestLine reads METHOD /PATH, whose path is a template.
 func requestLine(v value) (method, path string) {
+	method, path = plainRequest(v)
+	if _, err := notation.ParseTemplate(path); err != nil {
+		v.wrong("%s", err)
+	}
+	return method, path
+}
+
+// plainRequest reads METHOD /PATH.
+func plainRequest(v value) (method, path string) {
 	method, path, ok := strings.Cut(strings.TrimSpace(v.text()), " ")
 	path = strings.TrimSpace(path)
 	if !ok || !slices.Contains([]string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"}, method) || !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " \t\r\n#") {
-		v.wrong("want METHOD /PATH, as POST /reserve/{input.item}, have %q", v.text())
-	} else if _, err := notation.ParseTemplate(path); err != nil {
-		v.wrong("%s", err)
+		v.wrong("want METHOD /PATH, as POST /reserve, have %q", v.text())
+		return method, ""
 	}
 	return method, path
 }

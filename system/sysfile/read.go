@@ -108,6 +108,7 @@ func (f *file) service(c types.ServiceConfig) system.Service {
 		}
 	}
 	s.Flow = f.steps(x.key("flow"))
+	s.On = f.triggers(x.key("on"))
 	if m := s.Software.Machine; m != nil {
 		m.Memory, m.CPUs = s.Limits.Memory, int(math.Ceil(s.Limits.CPUs))
 	}

@@ -1,0 +1,49 @@
+package sysfile
+
+import (
+	"encoding/json"
+
+	"servent/system"
+	"servent/system/notation"
+)
+
+const triggersMost = 50
+
+// triggers reads what calls a service though no client does.
+func (f *file) triggers(v value) (out []system.Trigger) {
+	for _, one := range v.items() {
+		t := system.Trigger{Cron: one.key("cron").text(), Zone: one.key("zone").text()}
+		if !one.key("cron").given() || !one.key("request").given() {
+			continue // said by the schema
+		}
+		if _, err := notation.Cron(t.Cron, ""); err != nil {
+			one.key("cron").wrong("%s", err)
+		} else if _, err := notation.Cron(t.Cron, t.Zone); err != nil {
+			one.key("zone").wrong("%s", err)
+		}
+		t.Method, t.Path = plainRequest(one.key("request"))
+		if b := one.key("body"); b.given() {
+			text, err := json.Marshal(b.raw)
+			if err != nil {
+				b.wrong("want what JSON can say: %s", err)
+			}
+			t.Body = string(text)
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// triggers checks what only the whole service tells.
+func (c checker) triggers() {
+	at := c.x("on")
+	switch {
+	case len(c.s.On) == 0:
+	case len(c.s.On) > triggersMost:
+		c.bad(at, "want at most %d, have %d", triggersMost, len(c.s.On))
+	case c.s.Switch.By != system.ByRequest:
+		c.bad(at, "it is called by HTTP: want switch.by: request, have %s", c.s.Switch.By)
+	case c.s.Key != "" && c.s.NoKey != "any":
+		c.bad(at, "requests of this service have a key, %s; want nokey: any", c.s.Key)
+	}
+}
