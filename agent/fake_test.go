@@ -36,7 +36,16 @@ func (f *fake) Close() error                      { return nil }
 
 func (f *fake) Prepare(_ context.Context, a driver.Artifact) (driver.Prepared, error) {
 	f.prepared.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f, f.refuse[a.Software.From]
+}
+
+// allow takes a refusal back.
+func (f *fake) allow(from string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.refuse, from)
 }
 
 // copied is one running copy.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"servent/architecture"
 	"servent/driver"
@@ -23,6 +24,7 @@ type function struct {
 	prepared driver.Prepared // nil: it could not be
 	bundle   string
 	err      error
+	tries    int // that failed before this one
 
 	users   int  // instances that are made from it
 	dropped bool // the plan has it no more: it is closed with its last user
@@ -81,6 +83,33 @@ func (a *Agent) ready(ctx context.Context, f *function) {
 	a.mu.Lock()
 	a.publish()
 	a.mu.Unlock()
+	if f.err != nil && ctx.Err() == nil && !errors.Is(f.err, driver.ErrArtifact) {
+		a.again(ctx, f)
+	}
+}
+
+const (
+	prepareAgain = 2 * time.Second // after a first failure; then twice as long, …
+	prepareMost  = time.Minute
+)
+
+// again prepares a function anew after a while, if the plan still has it: what failed may have been the network, or a disk that was full. Bytes that are bad stay so.
+func (a *Agent) again(ctx context.Context, f *function) {
+	select {
+	case <-time.After(min(prepareAgain<<min(f.tries, 8), prepareMost)):
+	case <-ctx.Done():
+		return
+	}
+	next := &function{service: f.service, spec: f.spec, done: make(chan struct{}), tries: f.tries + 1}
+	a.mu.Lock()
+	wanted := a.functions[f.spec] == f
+	if wanted {
+		a.functions[f.spec] = next
+	}
+	a.mu.Unlock()
+	if wanted {
+		a.ready(ctx, next)
+	}
 }
 
 // unready closes what nobody uses any more.

@@ -2,9 +2,12 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"servent/driver"
 	"servent/system"
 )
 
@@ -31,6 +34,43 @@ func TestFunctionsArePreparedBeforeTheyAreCalled(t *testing.T) {
 			}
 		}
 		n.want("running", n.states())
+		if err := n.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What could not be prepared for a reason that may pass is prepared later; bytes that are bad are not tried again.
+func TestFunctionIsPreparedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := begin(t, Options{})
+		n.fake.refuse["fn"] = errors.New("the registry does not answer")
+		n.fake.refuse["bad"] = fmt.Errorf("no module: %w", driver.ErrArtifact)
+		plan := &system.Plan{Generation: 1}
+		for _, from := range []string{"bad", "fn"} {
+			plan.Services = append(plan.Services, system.Deployment{Spec: system.Digest(from),
+				Service: system.Service{Name: system.ServiceName(from), Architecture: system.Function, Software: system.Software{Kind: "fake", From: from}}})
+		}
+		n.follow(plan)
+		why := func() (out []string) {
+			for _, p := range n.Prepared() {
+				out = append(out, string(p.Service)+": "+p.Why)
+			}
+			return out
+		}
+		first := n.fake.prepared.Load()
+		if got := why(); len(got) != 2 || first != 2 {
+			t.Fatalf("%q after %d tries", got, first)
+		}
+		time.Sleep(15 * time.Second)
+		if tries := n.fake.prepared.Load() - first; tries != 3 {
+			t.Errorf("tried %d times more in 15 s, want after 2, 6 and 14 s", tries)
+		}
+		n.fake.allow("fn")
+		time.Sleep(time.Minute)
+		if got := why(); len(got) != 2 || got[1] != "fn: " || got[0] == "bad: " {
+			t.Errorf("%q; want fn prepared, bad not", got)
+		}
 		if err := n.end(); err != nil {
 			t.Error(err)
 		}

@@ -66,6 +66,24 @@ func (l *Loads) gauge(id system.InstanceID) *gauge {
 // Begin counts a request to an instance; every Begin has one [Loads.End].
 func (l *Loads) Begin(id system.InstanceID) { l.gauge(id).inflight.Add(1) }
 
+// Enter is Begin for an instance that is given at most so many requests at a time, 0 without bound: it returns false, and counts nothing, when
+// it has them.
+func (l *Loads) Enter(id system.InstanceID, most int) bool {
+	if most <= 0 {
+		l.Begin(id)
+		return true
+	}
+	for g := l.gauge(id); ; {
+		n := g.inflight.Load()
+		if n >= int64(most) {
+			return false
+		}
+		if g.inflight.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
 // End counts it out.
 func (l *Loads) End(id system.InstanceID) { l.gauge(id).inflight.Add(-1) }
 

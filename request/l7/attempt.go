@@ -19,7 +19,7 @@ import (
 	"servent/route"
 )
 
-// attempt sends the request to one instance and its answer to the client.
+// attempt sends the request to one instance, which it has entered, and its answer to the client.
 func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance) (verdict, error) {
 	s := x.s
 	ctx, cancel := context.WithCancelCause(x.in.Context())
@@ -27,7 +27,6 @@ func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance) (
 	line := s.o.Meter.Line(to.Service, in.ID)
 	line.Begin()
 	defer line.End()
-	s.loads.Begin(in.ID)
 	defer s.loads.End(in.ID)
 
 	var v verdict

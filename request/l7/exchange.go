@@ -211,6 +211,12 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		}
 		x.count(to)
 		in, ok := x.choose(t, to, tried)
+		if ok && !s.loads.Enter(in.ID, to.Each) { // another request took its last place meanwhile
+			if x.why != whySticky {
+				continue
+			}
+			ok = false
+		}
 		if !ok {
 			x.wakes = x.wakes || to.Each > 0 && len(to.Among) == 0
 			err := hold.wait(x.in.Context(), to, changed)
