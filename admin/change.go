@@ -50,7 +50,7 @@ func (d *Door) want(w http.ResponseWriter, r *http.Request) error {
 	if err := d.apply(r.Context(), sys); err != nil {
 		return err
 	}
-	return answer(w, d.State())
+	return answer(w, d.said(r))
 }
 
 // apply makes a system what is wanted.
@@ -132,6 +132,10 @@ func (d *Door) unwant(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if who, far := callerOf(r.Context()); far {
+		return &coded{http.StatusForbidden, &system.Hint{Err: fmt.Errorf("down: %s may not end the fleet's first machine", who.Who),
+			Next: "on the first machine: servent down; of this one alone: Ctrl-C where it joined, or servent leave"}}
+	}
 	if d.Machines != nil {
 		d.Machines.Stop(volumes)
 		return answer(w, struct{}{})
@@ -165,7 +169,7 @@ func (d *Door) scale(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, d.State())
+	return answer(w, d.said(r))
 }
 
 // Scale sets the number of a service's instances where its architecture leaves it open.
@@ -190,7 +194,7 @@ func (d *Door) restart(w http.ResponseWriter, r *http.Request) error {
 		if err := d.Machines.RestartNode(r.Context(), system.NodeID(what)); err != nil {
 			return err
 		}
-		return answer(w, d.State())
+		return answer(w, d.said(r))
 	}
 	err := d.change(r.Context(), func(sys *system.System) error {
 		s := sys.Service(system.ServiceName(what))
@@ -203,7 +207,7 @@ func (d *Door) restart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, d.State())
+	return answer(w, d.said(r))
 }
 
 func (d *Door) history(w http.ResponseWriter, _ *http.Request) error {

@@ -31,6 +31,7 @@ type Client struct {
 	base string
 	http *http.Client
 	auth string
+	away func(error) error // what to say when nobody answers; nil: [ErrNotRunning]
 }
 
 // Dial makes a client of a door on a unix socket (socket not empty) or on a loopback port with a token.
@@ -43,6 +44,12 @@ func Dial(socket, url, token string) *Client {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
 	}}}
+}
+
+// Over makes a client of a door that answers below a URL, over a transport that knows who answers. away makes the error of nobody answering
+// one that says who does not.
+func Over(rt http.RoundTripper, base string, away func(error) error) *Client {
+	return &Client{base: base, http: &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, away: away}
 }
 
 // State returns the system as it is.
@@ -173,6 +180,11 @@ func (c *Client) Remove(ctx context.Context, node system.NodeID) error {
 	return c.do(ctx, http.MethodDelete, "/v1/node?node="+url.QueryEscape(string(node)), nil, nil)
 }
 
+// Audit calls each with who did what, the last so many acts, oldest first; 0: all that are kept.
+func (c *Client) Audit(ctx context.Context, last int, each func(system.Act) error) error {
+	return lines(ctx, c, "/v1/audit?last="+strconv.Itoa(last), each)
+}
+
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -205,6 +217,9 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 		req.Header.Set("Authorization", c.auth)
 	}
 	resp, err := c.http.Do(req)
+	if c.away != nil && err != nil && ctx.Err() == nil {
+		return nil, c.away(err)
+	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" && ctx.Err() == nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotRunning, err)
 	}

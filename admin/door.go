@@ -72,7 +72,9 @@ type Fleet interface {
 	// Remove puts a member out: its certificate counts no more.
 	Remove(ctx context.Context, node system.NodeID) error
 	// Acted writes down that somebody changed something by this door, or why that was refused.
-	Acted(what, of string, err error)
+	Acted(system.Act)
+	// Acts is what was written down, the last so many, oldest first; 0: all that is kept.
+	Acts(last int) ([]system.Act, error)
 }
 
 // Token lets one machine join, once.
@@ -211,6 +213,7 @@ func (d *Door) answers() http.Handler {
 		"POST /v1/token":    d.token,
 		"POST /v1/label":    d.label,
 		"DELETE /v1/node":   d.remove,
+		"GET /v1/audit":     d.audit,
 		"/v1/": func(_ http.ResponseWriter, r *http.Request) error {
 			return &coded{http.StatusNotFound, fmt.Errorf("no answer to %s %s; docs/admin-api.md lists them", r.Method, r.URL.Path)}
 		},
@@ -221,7 +224,7 @@ func (d *Door) answers() http.Handler {
 			head.Set("X-Content-Type-Options", "nosniff")
 			err := h(w, r)
 			if d.Fleet != nil && r.Method != http.MethodGet && r.URL.Path != "/v1/plan" { // which changes nothing
-				d.Fleet.Acted(r.Method+" "+r.URL.Path, r.URL.RawQuery, err)
+				d.Fleet.Acted(act(r, err))
 			}
 			if err != nil {
 				fail(w, err)

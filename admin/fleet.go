@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"servent/identity"
@@ -47,7 +48,7 @@ func (d *Door) label(w http.ResponseWriter, r *http.Request) error {
 	if err := f.Label(r.Context(), system.NodeID(r.URL.Query().Get("node")), labels); err != nil {
 		return err
 	}
-	return answer(w, d.State())
+	return answer(w, d.said(r))
 }
 
 func (d *Door) remove(w http.ResponseWriter, r *http.Request) error {
@@ -58,5 +59,32 @@ func (d *Door) remove(w http.ResponseWriter, r *http.Request) error {
 	if err := f.Remove(r.Context(), system.NodeID(r.URL.Query().Get("node"))); err != nil {
 		return err
 	}
-	return answer(w, d.State())
+	return answer(w, d.said(r))
+}
+
+const auditLast = 50 // acts that are said when nobody says how many
+
+// audit streams what was written down of who did what.
+func (d *Door) audit(w http.ResponseWriter, r *http.Request) error {
+	f, err := d.fleet()
+	if err != nil {
+		return err
+	}
+	last := auditLast
+	if text := r.URL.Query().Get("last"); text != "" {
+		if last, err = strconv.Atoi(text); err != nil || last < 0 {
+			return &coded{http.StatusBadRequest, fmt.Errorf("last: want a whole number from 0, have %q", text)}
+		}
+	}
+	acts, err := f.Acts(last)
+	if err != nil {
+		return err
+	}
+	out := stream(w)
+	for _, a := range acts {
+		if out(a) != nil {
+			break // the caller is gone
+		}
+	}
+	return nil
 }

@@ -34,7 +34,7 @@ func (d *Door) State() State {
 	return s
 }
 
-func (d *Door) state(w http.ResponseWriter, _ *http.Request) error { return answer(w, d.State()) }
+func (d *Door) state(w http.ResponseWriter, r *http.Request) error { return answer(w, d.said(r)) }
 
 // watch streams a state at every change that shows, with a pause between two. Of a burst some are
 // skipped, never the last: each is made after the signal of the one before was taken.
@@ -44,7 +44,7 @@ func (d *Door) watch(w http.ResponseWriter, r *http.Request) error {
 	defer tick.Stop()
 	for last := []byte(nil); ; {
 		changed := d.Changed()
-		text, err := json.Marshal(d.State())
+		text, err := json.Marshal(d.said(r))
 		if err != nil {
 			return err // a word of ours cannot be written as JSON: never
 		}

@@ -51,6 +51,9 @@ func (e *env) consoleCmd() *cobra.Command {
 		Short: "Open the running system's page in a browser",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := e.folder().Own("console"); err != nil {
+				return err
+			}
 			s, err := e.state(cmd.Context())
 			if err != nil {
 				return err

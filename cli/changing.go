@@ -22,6 +22,9 @@ func (e *env) downCmd() *cobra.Command {
 		Short: "Stop everything; data stays",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := e.folder().Own("down"); err != nil {
+				return err
+			}
 			client, running := e.folder().Answers(cmd.Context())
 			switch {
 			case running:

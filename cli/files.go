@@ -125,7 +125,11 @@ func (e *env) planCmd() *cobra.Command {
 				return err
 			}
 			var lines []placement.Line
-			if client, running := e.folder().Answers(cmd.Context()); running {
+			if client, running := e.folder().Answers(cmd.Context()); running || e.folder().Joined() {
+				if client == nil {
+					_, err = e.client() // which says why
+					return err
+				}
 				lines, err = client.Plan(cmd.Context(), res.System)
 			} else {
 				lines = placement.Diff(nil, placement.Next(placement.Input{System: res.System, Nodes: launch.Preview(cmd.Context(), res.System)}).Plan)

@@ -157,6 +157,47 @@ func (e *env) leaveCmd() *cobra.Command {
 	return cmd
 }
 
+func (e *env) auditCmd() *cobra.Command {
+	last, refused := 0, false
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Say who did what to this fleet, and what was refused",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if last < 0 {
+				return misuse{fmt.Errorf("--last: want a whole number from 0, have %d", last)}
+			}
+			client, err := e.client()
+			if err != nil {
+				return err
+			}
+			rows := [][]string{{"TIME", "WHO", "WHAT", "OF", "FROM", "REFUSED"}}
+			err = client.Audit(cmd.Context(), last, func(a system.Act) error {
+				switch {
+				case refused && a.Why == "":
+				case e.json:
+					return e.line(a)
+				default:
+					rows = append(rows, []string{a.Time.Local().Format(time.DateTime), orDash(a.Who), orDash(a.What), orDash(a.Of), orDash(a.From), a.Why})
+				}
+				return nil
+			})
+			if err == nil && !e.json {
+				for _, row := range rows {
+					for i := range row { // names and words of strangers may hold what would move the cursor
+						row[i] = strings.Map(printable, row[i])
+					}
+				}
+				table(e.out, rows)
+			}
+			return err
+		},
+	}
+	cmd.Flags().IntVar(&last, "last", 50, "the last `N` acts; 0: all that are kept, up to 10000")
+	cmd.Flags().BoolVar(&refused, "refused", false, "of these only what was refused")
+	return cmd
+}
+
 func (e *env) nodeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",

@@ -203,8 +203,6 @@ func TestFleet(t *testing.T) {
 	ms := fleetOf(t, 2)
 	a, b := ms[0], ms[1]
 	a.write("compose.yaml", fleetFile)
-	a.write("site/site/index.html", "from the second machine")
-	a.write("key", "a secret")
 	t.Cleanup(func() {
 		_, _ = a.run("down")
 		for range 500 {
@@ -226,15 +224,27 @@ func TestFleet(t *testing.T) {
 		t.Errorf("a used token: %v: %s", err, thief)
 	}
 
-	b.write("compose.yaml", fleetFile)
-	for _, verb := range []string{"ps", "up"} {
-		if out, err := b.run(verb); err == nil || !strings.Contains(out, "a at "+a.host) {
-			t.Errorf("%s on a member: %v: %s", verb, err, out)
+	// The second machine says what runs, from files that only it has.
+	b.write("compose.yaml", fleetFileMore)
+	b.write("site/site/index.html", "from the second machine")
+	b.write("key", "a secret")
+	for verb, words := range map[string]string{"down": "a at " + a.host, "console": "a at " + a.host, "up --as c": "has joined one"} {
+		if out, err := b.run(strings.Fields(verb)...); err == nil || !strings.Contains(out, words) {
+			t.Errorf("%s on a member: %v: %s; want words with %q", verb, err, out, words)
 		}
 	}
-	a.write("compose.yaml", fleetFileMore)
-	if out, err := a.run("up", "-d"); err != nil {
-		t.Fatalf("up with a service for the second machine: %v\n%s\n%s\n%s", err, out, a.logs(), b.logs())
+	if out, err := b.run("up"); err != nil || !strings.Contains(out, "shop · fleet · 2 of 2 nodes up") {
+		t.Fatalf("up on the second machine: %v\n%s\n%s\n%s", err, out, a.logs(), b.logs())
+	}
+	for _, args := range [][]string{{"ps"}, {"node", "ls"}} {
+		here, err := a.run(args...)
+		there, err2 := b.run(args...)
+		if err != nil || err2 != nil || strings.Split(here, "\n")[0] != strings.Split(there, "\n")[0] || !strings.Contains(there, "shop · fleet") {
+			t.Errorf("%v: on the first machine %v: %s\non the second %v: %s", args, err, here, err2, there)
+		}
+	}
+	if out, err := b.run("--json", "ps"); err != nil || strings.Contains(out, "#token=") {
+		t.Errorf("ps --json on the second machine: %v: %s; want no key of the first one's page", err, out)
 	}
 	url := ""
 	for _, p := range a.state().Published {
@@ -305,11 +315,17 @@ func TestFleet(t *testing.T) {
 	if err := again.ended(t); err == nil || !strings.Contains(again.said(), "not of the fleet any more") {
 		t.Errorf("join of one that was put out: %v: %s", err, again.said())
 	}
+	if out, err := b.run("scale", "front=2"); err == nil || !strings.Contains(out, "not of the fleet any more") {
+		t.Errorf("scale by one that was put out: %v: %s", err, out)
+	}
 	if out, err := b.run("leave", "--force"); err != nil {
 		t.Errorf("leave --force: %v: %s", err, out)
 	}
-	if err := acted(a.dir, "join", "token", "DELETE /v1/node"); err != nil {
+	if err := acted(a.dir, `"what":"join"`, "POST /v1/token", "DELETE /v1/node", `"what":"PUT /v1/wanted","who":"spiffe://`); err != nil {
 		t.Error(err)
+	}
+	if out, err := a.run("audit", "--refused"); err != nil || !strings.Contains(out, "used up") || strings.Contains(out, "DELETE /v1/node") {
+		t.Errorf("audit --refused: %v: %s", err, out)
 	}
 }
 

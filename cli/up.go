@@ -51,12 +51,15 @@ type upOptions struct {
 }
 
 func (e *env) up(ctx context.Context, o upOptions) error {
-	if err := e.folder().Own(); err != nil {
-		return err
+	if e.folder().Joined() && (o.listen != "" || o.as != "" || o.control != "") {
+		return misuse{&system.Hint{Err: errors.New("--listen, --as and --control make the first machine of a fleet; this folder's has joined one"), Next: "servent up"}}
 	}
 	res, err := e.load(ctx)
 	if err != nil {
 		return err
+	}
+	if e.folder().Joined() {
+		return e.upAfar(ctx, res.System, o)
 	}
 	if err := e.bundle(ctx, res.System); err != nil {
 		return err
@@ -105,6 +108,26 @@ func (e *env) change(ctx context.Context, client *admin.Client, sys *system.Syst
 		fmt.Fprintln(e.err, "runs already; nothing changed")
 	}
 	return e.settle(ctx, client, o)
+}
+
+// upAfar hands the file to the fleet that this folder's machine is of.
+func (e *env) upAfar(ctx context.Context, sys *system.System, o upOptions) error {
+	client, err := e.client()
+	if err != nil {
+		return err
+	}
+	s, err := client.State(ctx) // before builds, which take time
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(e.err, e.headline(s))
+	if err := e.bundle(ctx, sys); err != nil {
+		return err
+	}
+	if err := e.folder().Send(ctx, sys); err != nil {
+		return err
+	}
+	return e.change(ctx, client, sys, o)
 }
 
 // upHere runs the system in this process until Ctrl-C.

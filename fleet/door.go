@@ -10,34 +10,32 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
 
+	"servent/blob"
 	"servent/control"
 	"servent/identity"
 	"servent/system"
 )
 
-// Door answers machines that join, that want their next certificate, and that leave. All fields but Log must be set.
+// Door answers machines that join, that want their next certificate, and that leave, and lets those through that may command the fleet. All
+// fields but Commands, Blobs and Log must be set; with Commands also Blobs.
 type Door struct {
 	Cluster   control.Cluster
 	Authority *identity.Authority
 	Keeper    *identity.Keeper // an operator's
 	Servers   func() []Server
 	Sessions  identity.Secret
-	Audit     func(Act)
+	Audit     func(system.Act)
+	Commands  http.Handler // of members that may command the fleet; [MemberFrom] says which. nil: nobody may
+	Blobs     *blob.Store  // takes the bytes that their systems are made of
 	Log       *slog.Logger
-}
 
-// Act is one thing that somebody did, or was refused.
-type Act struct {
-	Time time.Time `json:"time"`
-	What string    `json:"what"`          // join, renew, leave, token, label, remove, or a change by the admin door
-	Who  string    `json:"who"`           // a SPIFFE name, a token's name, or the admin door
-	From string    `json:"from"`          // address
-	Of   string    `json:"of,omitempty"`  // node, or what was changed
-	Why  string    `json:"why,omitempty"` // it was refused; empty: it was done
+	mu   sync.Mutex // guards open
+	open map[system.NodeID]map[*commanding]bool
 }
 
 const (
@@ -56,6 +54,11 @@ func (d *Door) Serve(ctx context.Context, ln net.Listener) error {
 	mux.HandleFunc("POST /v1/join", answered(d, d.join))
 	mux.HandleFunc("POST /v1/renew", answered(d, d.renew))
 	mux.HandleFunc("POST /v1/leave", answered(d, d.leave))
+	if d.Commands != nil {
+		mux.Handle(commandPath+"/v1/", d.commands(http.StripPrefix(commandPath, d.Commands)))
+		mux.Handle("HEAD "+bytesPath+"{digest}", d.commands(http.HandlerFunc(d.has)))
+		mux.Handle("PUT "+bytesPath+"{digest}", d.commands(http.HandlerFunc(d.take)))
+	}
 	s := &http.Server{
 		Handler: mux, TLSConfig: d.Keeper.Welcome("http/1.1"), ReadHeaderTimeout: shakeFor, ReadTimeout: callWithin, WriteTimeout: callWithin,
 		IdleTimeout: callWithin, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(d.Log.Handler(), slog.LevelDebug),
@@ -82,7 +85,7 @@ func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
 // answered makes a handler of one call.
-func answered[Q any](d *Door, call func(*http.Request, Q) (any, Act, error)) http.HandlerFunc {
+func answered[Q any](d *Door, call func(*http.Request, Q) (any, system.Act, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q Q
 		in := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxCall))
@@ -94,7 +97,7 @@ func answered[Q any](d *Door, call func(*http.Request, Q) (any, Act, error)) htt
 			}
 		}
 		var answer any
-		act := Act{Who: "somebody"}
+		act := system.Act{Who: "somebody"}
 		if err != nil {
 			err = &refusal{http.StatusBadRequest, err, ""}
 		} else {
@@ -107,22 +110,29 @@ func answered[Q any](d *Door, call func(*http.Request, Q) (any, Act, error)) htt
 		if act.What != "renew" || err != nil { // each member renews several times a day
 			d.Audit(act)
 		}
-		w.Header().Set("Content-Type", "application/json")
 		if err != nil {
-			f, status := failure{Error: err.Error(), Next: system.Next(err)}, http.StatusServiceUnavailable
-			if r, ok := errors.AsType[*refusal](err); ok {
-				f.Next, status = r.next, r.status
-			}
-			f.Out = errors.Is(err, ErrOut)
-			w.WriteHeader(status)
-			answer = f
+			d.fail(w, err)
+			return
 		}
+		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer) // the caller is gone
 	}
 }
 
-func (d *Door) join(r *http.Request, q Asked) (any, Act, error) {
-	act := Act{Who: "token " + q.Token, Of: string(q.Node)}
+// fail answers with an error.
+func (d *Door) fail(w http.ResponseWriter, err error) {
+	f, status := failure{Error: err.Error(), Next: system.Next(err)}, http.StatusServiceUnavailable
+	if r, ok := errors.AsType[*refusal](err); ok {
+		f.Next, status = r.next, r.status
+	}
+	f.Out = errors.Is(err, ErrOut)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(f) // the caller is gone
+}
+
+func (d *Door) join(r *http.Request, q Asked) (any, system.Act, error) {
+	act := system.Act{Who: "token " + q.Token, Of: string(q.Node)}
 	key, err := q.check(d.Authority.Cluster())
 	if err != nil {
 		return nil, act, &refusal{http.StatusBadRequest, err, ""}
@@ -181,9 +191,9 @@ func (d *Door) member(r *http.Request) (identity.ID, *x509.Certificate, error) {
 	return id, leaf, err
 }
 
-func (d *Door) renew(r *http.Request, _ struct{}) (any, Act, error) {
+func (d *Door) renew(r *http.Request, _ struct{}) (any, system.Act, error) {
 	id, leaf, err := d.member(r)
-	act := Act{Who: id.String(), Of: string(id.Node)}
+	act := system.Act{Who: id.String(), Of: string(id.Node)}
 	if err != nil {
 		return nil, act, err
 	}
@@ -191,11 +201,13 @@ func (d *Door) renew(r *http.Request, _ struct{}) (any, Act, error) {
 	return w, act, err
 }
 
-func (d *Door) leave(r *http.Request, _ struct{}) (any, Act, error) {
+func (d *Door) leave(r *http.Request, _ struct{}) (any, system.Act, error) {
 	id, _, err := d.member(r)
-	act := Act{Who: id.String(), Of: string(id.Node)}
+	act := system.Act{Who: id.String(), Of: string(id.Node)}
 	if err == nil {
-		err = Expel(r.Context(), d.Cluster, id.Node)
+		if err = Expel(r.Context(), d.Cluster, id.Node); err == nil {
+			d.Sever(id.Node)
+		}
 	}
 	return struct{}{}, act, err
 }

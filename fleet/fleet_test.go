@@ -28,10 +28,16 @@ type gate struct {
 	at      string
 
 	mu   sync.Mutex
-	acts []Act
+	acts []system.Act
 }
 
 func open(t *testing.T, name string) *gate {
+	t.Helper()
+	g, _ := openWith(t, name, nil)
+	return g
+}
+
+func openWith(t *testing.T, name string, more func(*Door)) (*gate, *Door) {
 	t.Helper()
 	ca, err := identity.NewAuthority(name)
 	if err != nil {
@@ -52,11 +58,14 @@ func open(t *testing.T, name string) *gate {
 	g := &gate{t: t, ca: ca, cluster: control.Cluster{Store: memory.New()}, at: ln.Addr().String()}
 	d := &Door{Cluster: g.cluster, Authority: ca, Keeper: keep, Sessions: identity.Secret("sessions"),
 		Servers: func() []Server { return []Server{{Node: "a", Link: "192.0.2.1:20000"}} },
-		Audit: func(a Act) {
+		Audit: func(a system.Act) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.acts = append(g.acts, a)
 		}}
+	if more != nil {
+		more(d)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Serve(ctx, ln) }()
@@ -66,13 +75,15 @@ func open(t *testing.T, name string) *gate {
 			t.Errorf("Serve = %v", err)
 		}
 	})
-	return g
+	return g, d
 }
 
-func (g *gate) token(ttl time.Duration) identity.Token {
+func (g *gate) token(ttl time.Duration) identity.Token { return g.tokenFor(identity.Node, ttl) }
+
+func (g *gate) tokenFor(role identity.Role, ttl time.Duration) identity.Token {
 	g.t.Helper()
-	token := identity.NewToken(identity.Node, g.ca.Certificate())
-	if err := g.cluster.Invite(g.t.Context(), token.ID, system.Invitation{Role: "node", Digest: identity.Digest(token.Proof()).String()}, ttl); err != nil {
+	token := identity.NewToken(role, g.ca.Certificate())
+	if err := g.cluster.Invite(g.t.Context(), token.ID, system.Invitation{Role: string(role), Digest: identity.Digest(token.Proof()).String()}, ttl); err != nil {
 		g.t.Fatal(err)
 	}
 	return token

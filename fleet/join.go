@@ -93,20 +93,37 @@ func Leave(ctx context.Context, address string, c identity.Credential) error {
 }
 
 func callAs(ctx context.Context, address string, c identity.Credential, what string, into any) error {
+	conf, err := asMember(c)
+	if err == nil {
+		_, err = call(ctx, address, conf, what, struct{}{}, into, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("%s, at %s: %w", what, address, err)
+	}
+	return nil
+}
+
+// asMember configures a member's connection to the fleet's door.
+func asMember(c identity.Credential) (*tls.Config, error) {
 	keep, err := identity.NewKeeper(c)
 	if err != nil {
-		return &system.Hint{Err: fmt.Errorf("%s: %w", what, err), Next: "servent join ADDRESS TOKEN"}
+		return nil, &system.Hint{Err: err, Next: "servent join ADDRESS TOKEN"}
 	}
-	operator := func(id identity.ID) error {
+	return keep.Client(func(id identity.ID) error {
 		if id.Role != identity.Operator {
 			return fmt.Errorf("%s holds no fleet's door", id)
 		}
 		return nil
+	}, "http/1.1"), nil
+}
+
+// dialer dials the door, whatever name a request has for it.
+func dialer(address string, conf *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, callWithin)
+		defer cancel()
+		return (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", address)
 	}
-	if _, err = call(ctx, address, keep.Client(operator, "http/1.1"), what, struct{}{}, into, nil); err != nil {
-		return fmt.Errorf("%s, at %s: %w", what, address, err)
-	}
-	return nil
 }
 
 // call makes one call on a connection of its own. from, if not nil, gets this machine's address on it.
@@ -139,22 +156,10 @@ func call(ctx context.Context, address string, conf *tls.Config, what string, q,
 		return state, refine(err)
 	}
 	defer resp.Body.Close()
-	in := json.NewDecoder(io.LimitReader(resp.Body, 1<<20))
 	if resp.StatusCode == http.StatusOK {
-		return state, in.Decode(into)
+		return state, json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(into)
 	}
-	var f failure
-	if err := in.Decode(&f); err != nil || f.Error == "" {
-		return state, fmt.Errorf("%s", resp.Status)
-	}
-	err = errors.New(f.Error)
-	if f.Out {
-		err = ErrOut
-	}
-	if f.Next != "" {
-		err = &system.Hint{Err: err, Next: f.Next}
-	}
-	return state, err
+	return state, said(resp)
 }
 
 // refine adds what helps to a connection that could not be made. In TLS 1.3 a refused certificate shows with the first read.

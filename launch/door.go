@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"servent/admin"
+	"servent/fleet"
 )
 
 // adminDoor is the open admin door: a loopback port with a token, and where files have modes a socket.
@@ -44,6 +45,11 @@ func (l *laptop) door() (_ *adminDoor, err error) {
 		Console: l.opt.Console, URL: info.URL + "/#token=" + info.Token, Log: l.opt.Log}
 	if l.fleet != nil {
 		door.Fleet, door.Context = l.fleet, "fleet"
+		answers := door.Handler()
+		l.fleet.door.Commands = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // the page stays here: it is for who sits at this machine
+			who := admin.Caller{Who: fleet.MemberFrom(r.Context()).String(), From: r.RemoteAddr}
+			answers.ServeHTTP(w, r.WithContext(admin.As(r.Context(), who)))
+		})
 	}
 	d.servers = append(d.servers, &http.Server{Handler: door.Guarded(info.Token), ReadHeaderTimeout: 10 * time.Second})
 	if sockets {

@@ -1,20 +1,19 @@
 package launch
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"servent/admin"
+	"servent/blob"
 	"servent/control"
 	"servent/fleet"
 	"servent/identity"
@@ -105,7 +104,7 @@ func (l *laptop) gate(k *kept) (*gate, error) {
 		}
 		return nil, h
 	}
-	g.door = &fleet.Door{Cluster: l.us.control, Authority: l.us.ca, Keeper: l.us.keep, Sessions: sessions, Audit: g.audit.write, Log: l.opt.Log,
+	g.door = &fleet.Door{Cluster: l.us.control, Authority: l.us.ca, Keeper: l.us.keep, Sessions: sessions, Audit: g.audit.write, Blobs: &blob.Store{Dir: cmp.Or(l.opt.Blobs, l.opt.Folder.Blobs())}, Log: l.opt.Log,
 		Servers: func() (all []fleet.Server) {
 			for _, id := range l.nodes.Servers() {
 				at, _ := l.nodes.Resolve(id)
@@ -149,7 +148,11 @@ func (g *gate) Label(ctx context.Context, node system.NodeID, labels map[string]
 
 // Remove implements [admin.Fleet].
 func (g *gate) Remove(ctx context.Context, node system.NodeID) error {
-	return g.known(node, fleet.Expel(ctx, g.l.us.control, node))
+	err := fleet.Expel(ctx, g.l.us.control, node)
+	if err == nil {
+		g.door.Sever(node)
+	}
+	return g.known(node, err)
 }
 
 func (g *gate) known(node system.NodeID, err error) error {
@@ -163,13 +166,10 @@ func (g *gate) known(node system.NodeID, err error) error {
 }
 
 // Acted implements [admin.Fleet].
-func (g *gate) Acted(what, of string, err error) {
-	a := fleet.Act{Time: time.Now().UTC(), What: what, Who: "admin door", Of: of}
-	if err != nil {
-		a.Why = err.Error()
-	}
-	g.audit.write(a)
-}
+func (g *gate) Acted(act system.Act) { g.audit.write(act) }
+
+// Acts implements [admin.Fleet].
+func (g *gate) Acts(last int) ([]system.Act, error) { return g.audit.acts(last) }
 
 // seen is where a node of another machine is.
 func (l *laptop) seen(id system.NodeID) (link.Address, bool) {
@@ -178,27 +178,4 @@ func (l *laptop) seen(id system.NodeID) (link.Address, bool) {
 		return link.Address{Host: s.Link, Site: s.Site}, true
 	}
 	return link.Address{}, false
-}
-
-// audit is the file in which stands who did what, a JSON line each.
-type audit struct {
-	file string
-	log  *slog.Logger
-	mu   sync.Mutex
-}
-
-func (a *audit) write(act fleet.Act) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	b, err := json.Marshal(act)
-	if err == nil {
-		var f *os.File
-		if f, err = OpenLog(a.file); err == nil {
-			_, err = f.Write(append(b, '\n'))
-			err = errors.Join(err, f.Close())
-		}
-	}
-	if err != nil {
-		a.log.Error("write down who did what", "act", act, "err", err)
-	}
 }

@@ -61,11 +61,11 @@ func (f Folder) Info() (Info, error) {
 	return info, err
 }
 
-// Client returns a client of the folder's running system, [admin.ErrNotRunning] when none runs. A folder
-// that was copied while its system ran names that system's door, but not its lock.
+// Client returns a client of the folder's running system, [admin.ErrNotRunning] when none runs; of the fleet's, when the folder's machine
+// is a member. A folder that was copied while its system ran names that system's door, but not its lock.
 func (f Folder) Client() (*admin.Client, error) {
-	if err := f.Own(); err != nil {
-		return nil, err
+	if f.Joined() {
+		return f.afar()
 	}
 	if f.Free() {
 		return nil, admin.ErrNotRunning

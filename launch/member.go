@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"servent/admin"
+	"servent/blob"
 	"servent/fleet"
 	"servent/identity"
 	"servent/node"
@@ -74,16 +75,75 @@ func (f Folder) Joined() bool {
 	return err == nil
 }
 
-// Own says why the folder has no system of its own: its machine is a member of another's.
-func (f Folder) Own() error {
+// Own says why the folder has no system of its own that the verb could be about: its machine is a member of another's.
+func (f Folder) Own(verb string) error {
 	if !f.Joined() {
 		return nil
 	}
 	at := "its first machine"
-	if m, err := f.member(); err == nil && len(m.Servers) > 0 {
-		at += ", " + string(m.Servers[0].Node) + " at " + m.Door
+	if m, err := f.member(); err == nil {
+		at = m.first()
 	}
-	return &system.Hint{Err: errors.New("this folder's machine is a node of a fleet; what runs there is said on " + at), Next: "there: servent ps"}
+	return &system.Hint{Err: fmt.Errorf("this folder's machine is a node of a fleet; %s is said on %s", verb, at), Next: "there: servent " + verb}
+}
+
+// first is the fleet's first machine, in words.
+func (m *member) first() string {
+	if len(m.Servers) == 0 {
+		return "the fleet's first machine, at " + m.Door
+	}
+	return fmt.Sprintf("the fleet's first machine, %s at %s", m.Servers[0].Node, m.Door)
+}
+
+// afar is a client of the fleet that the folder's machine is of.
+func (f Folder) afar() (*admin.Client, error) {
+	m, way, err := f.way()
+	if err != nil {
+		return nil, err
+	}
+	rt, base := way.Commands()
+	return admin.Over(rt, base, func(err error) error {
+		if system.Next(err) != "" { // it says what to do itself
+			return fmt.Errorf("ask %s: %w", m.first(), err)
+		}
+		return &system.Hint{Err: fmt.Errorf("%s does not answer: %w", m.first(), err), Next: "look whether it runs, there: servent ps; what runs here goes on"}
+	}), nil
+}
+
+func (f Folder) way() (m member, way *fleet.Fleet, err error) {
+	if m, err = f.member(); err == nil {
+		way, err = fleet.Reach(m.Door, m.Credential)
+	}
+	return m, way, err
+}
+
+// Send gives the fleet that the folder's machine is of the bytes that a system is made of.
+func (f Folder) Send(ctx context.Context, sys *system.System) error {
+	_, way, err := f.way()
+	if err != nil {
+		return err
+	}
+	store := &blob.Store{Dir: f.Blobs()}
+	sent := map[system.Digest]bool{"": true}
+	send := func(d system.Digest) error {
+		if sent[d] || !store.Has(d) { // an image's digest is its registry's
+			return nil
+		}
+		sent[d] = true
+		return way.Send(ctx, store, d)
+	}
+	for i := range sys.Services {
+		s := &sys.Services[i]
+		if err := send(s.Software.Digest); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+		for _, file := range s.Files {
+			if err := send(file.Digest); err != nil {
+				return fmt.Errorf("%s: %s %s: %w", s.Name, file.Kind, file.Name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // Join makes this machine a member, and writes down what it must keep. It runs nothing.

@@ -32,3 +32,13 @@ type Expelled struct {
 	Key   string    `json:"key"`
 	Until time.Time `json:"until"`
 }
+
+// Act is one thing that somebody did to a fleet, or was refused.
+type Act struct {
+	Time time.Time `json:"time"`
+	What string    `json:"what"`          // join, renew, leave; a call of the admin door, as METHOD /v1/PATH; read, call: what a node asked of another
+	Who  string    `json:"who"`           // a SPIFFE name, a token's name, or the admin door
+	From string    `json:"from"`          // address; empty: this machine
+	Of   string    `json:"of,omitempty"`  // node, or what was changed
+	Why  string    `json:"why,omitempty"` // it was refused; empty: it was done
+}
