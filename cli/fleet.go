@@ -44,7 +44,7 @@ func (e *env) tokenCmd() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", string(identity.Node), "what it will be: `node`")
+	cmd.Flags().StringVar(&role, "role", string(identity.Node), "what it will be: `node`, which also commands the fleet, or edge, which runs what names it and sees nothing else")
 	cmd.Flags().DurationVar(&ttl, "ttl", 15*time.Minute, "how long the token counts, to 24h")
 	return cmd
 }

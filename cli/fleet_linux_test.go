@@ -19,7 +19,7 @@ import (
 	"servent/system"
 )
 
-// machine is a folder in a network namespace of its own.
+// machine is a folder in a network namespace of its own, or, without one, on this machine.
 type machine struct {
 	*world
 	ns, host string
@@ -74,7 +74,22 @@ func (m *machine) cable(state string) {
 	}
 }
 
+// end ends what runs on a first machine.
+func (m *machine) end() {
+	_, _ = m.run("down")
+	for range 500 {
+		if launch.FolderOf(m.dir).Free() {
+			return
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	m.t.Errorf("the first machine did not end\n%s", m.logs())
+}
+
 func (m *machine) command(args ...string) *exec.Cmd {
+	if m.ns == "" {
+		return exec.Command(program, append([]string{"-C", m.dir}, args...)...)
+	}
 	return exec.Command("ip", append([]string{"netns", "exec", m.ns, program, "-C", m.dir}, args...)...)
 }
 
@@ -203,16 +218,7 @@ func TestFleet(t *testing.T) {
 	ms := fleetOf(t, 2)
 	a, b := ms[0], ms[1]
 	a.write("compose.yaml", fleetFile)
-	t.Cleanup(func() {
-		_, _ = a.run("down")
-		for range 500 {
-			if launch.FolderOf(a.dir).Free() {
-				return
-			}
-			<-time.After(20 * time.Millisecond)
-		}
-		t.Errorf("the first machine did not end\n%s", a.logs())
-	})
+	t.Cleanup(a.end)
 	if out, err := a.run("up", "-d", "--listen", a.host, "--as", "a"); err != nil {
 		t.Fatalf("up: %v\n%s\n%s", err, out, a.logs())
 	}

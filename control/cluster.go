@@ -331,6 +331,27 @@ func SeenKey(node system.NodeID) string { return PrefixSeen + string(node) }
 // PlanKey is the key of a service's part of the plan.
 func PlanKey(service system.ServiceName) string { return planService + string(service) }
 
+// PlannedBy is the service whose part of the plan a key is; false: it is none's.
+func PlannedBy(key string) (system.ServiceName, bool) {
+	name, ok := strings.CutPrefix(key, planService)
+	return system.ServiceName(name), ok
+}
+
+// PlanHead says whether a key is that of what a plan says of all services: which there are, and behind which doors.
+func PlanHead(key string) bool { return key == planMeta }
+
+// NarrowPlan leaves only some services in the value of [PlanHead]'s key.
+func NarrowPlan(value []byte, keep func(system.ServiceName) bool) ([]byte, error) {
+	var doc planDoc
+	if err := json.Unmarshal(value, &doc); err != nil {
+		return nil, err
+	}
+	doc.Services = slices.DeleteFunc(doc.Services, func(s system.ServiceName) bool { return !keep(s) })
+	doc.Plan.Doors = slices.DeleteFunc(doc.Plan.Doors, func(d system.Door) bool { return !keep(d.Service) })
+	doc.Plan.Refused = nil
+	return encode(doc), nil
+}
+
 // put adds a value to a transaction unless it stands so in old.
 func (t *Txn) put(key string, v any, old []KV) {
 	b := encode(v)

@@ -57,7 +57,7 @@ func (d *Door) commands(next http.Handler) http.HandlerFunc {
 				}
 			}
 		}
-		d.Audit(system.Act{Time: time.Now(), What: r.Method + " " + r.URL.Path, Who: who, From: r.RemoteAddr, Of: r.URL.RawQuery, Why: err.Error()})
+		d.Audit(system.Act{Time: time.Now(), What: r.Method + " " + strings.TrimPrefix(r.URL.Path, commandPath), Who: who, From: r.RemoteAddr, Of: r.URL.RawQuery, Why: err.Error()})
 		d.fail(w, err)
 	}
 }

@@ -33,7 +33,8 @@ type child struct {
 	command []string                  // program and arguments that become a node
 	boot    func() (node.Boot, error) // what it is told, as the file stands at its start
 	logFile string
-	changed func() // tells that State did
+	changed func()           // tells that State did
+	refused func(system.Act) // hears what the node refused to others; nil: nobody does
 	log     *slog.Logger
 	cancel  context.CancelFunc // ends Run
 
@@ -176,6 +177,9 @@ func (c *child) listen(r io.Reader, pid int) (failed string) {
 		}
 		if told.Serving {
 			c.set("up", "", pid)
+		}
+		if told.Refused != nil && c.refused != nil {
+			c.refused(*told.Refused)
 		}
 		if told.Heard > 0 {
 			c.hears(told.Heard)

@@ -124,8 +124,12 @@ func (g *gate) serve(ctx context.Context) {
 
 // Token implements [admin.Fleet].
 func (g *gate) Token(ctx context.Context, role identity.Role, ttl time.Duration) (t admin.Token, err error) {
-	if role != identity.Node {
-		return t, &system.Hint{Err: fmt.Errorf("token: want the role node, have %q: fleets of several servers and of edges are not built yet", role), Next: "servent token"}
+	switch role {
+	case identity.Node, identity.Edge:
+	case identity.Server:
+		return t, &system.Hint{Err: errors.New("token: a fleet has one server, its first machine; several are not built yet"), Next: "servent token --role node"}
+	default:
+		return t, &system.Hint{Err: fmt.Errorf("token: want the role node or edge, have %q", role), Next: "servent token"}
 	}
 	if ttl < tokenLeast || ttl > tokenMost {
 		return t, fmt.Errorf("token: want a life from %s to %s, have %s", tokenLeast, tokenMost, ttl)

@@ -151,7 +151,9 @@ func newLaptop(o Options) (*laptop, error) {
 	l.faults = newFaults(l.nodes, l.happened)
 	l.nodes.came = l.faults.Spread
 	l.ways = &publisher{view: l.look, changed: l.news.wait, reach: l.nodes.runs, log: o.Log, web: kept.Web}
-	l.fleet, err = l.gate(kept)
+	if l.fleet, err = l.gate(kept); l.fleet != nil {
+		l.nodes.refused = l.fleet.audit.write
+	}
 	return l, err
 }
 

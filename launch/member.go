@@ -288,7 +288,8 @@ func (r *membership) process() *child {
 	id := r.m.Credential.ID
 	c := &child{
 		id: id.Node, command: r.o.Command, logFile: r.o.Folder.Log(string(id.Node)), log: r.o.Log, boot: r.boot,
-		again: make(chan struct{}, 1), creds: make(chan identity.Credential, 1), ways: make(chan struct{}, 1),
+		refused: (&audit{file: r.o.Folder.Log("audit"), log: r.o.Log}).write,
+		again:   make(chan struct{}, 1), creds: make(chan identity.Credential, 1), ways: make(chan struct{}, 1),
 		state: admin.NodeState{Node: id.Node, Role: string(id.Role), Site: r.m.Site, State: "starting", Since: time.Now()},
 	}
 	last := ""

@@ -23,8 +23,9 @@ type nodes struct {
 	blobs   string   // folder of bytes by digest
 	issue   func(identity.Role, system.NodeID) (identity.Credential, error)
 	secret  func(purpose string) (identity.Secret, error)
-	changed func() // tells that State did
-	came    func() // tells that there are new nodes
+	changed func()           // tells that State did
+	refused func(system.Act) // hears what a node refused to others; nil: nobody does
+	came    func()           // tells that there are new nodes
 	log     *slog.Logger
 	wake    chan struct{} // room for one: Set was called, or a process left
 	claims  claims        // of Set alone, and of its owner after the last Set
@@ -128,7 +129,7 @@ func (ns *nodes) step() (fresh []*child) {
 
 func (ns *nodes) child(e own) *child {
 	return &child{
-		id: e.id, command: ns.command, logFile: ns.folder.Log(string(e.id)), changed: ns.changed, log: ns.log,
+		id: e.id, command: ns.command, logFile: ns.folder.Log(string(e.id)), changed: ns.changed, refused: ns.refused, log: ns.log,
 		boot:  func() (node.Boot, error) { return ns.boot(e.id) },
 		again: make(chan struct{}, 1), creds: make(chan identity.Credential, 1), ways: make(chan struct{}, 1),
 		state: admin.NodeState{Node: e.id, Role: string(ns.role(e.id)), Site: e.group.Site, Emulated: ns.kept.Fleet == nil, Capacity: e.group.Capacity,

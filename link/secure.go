@@ -24,6 +24,8 @@ type Options struct {
 	Handshake  time.Duration // a TLS handshake may take; 0 means 10s
 	Handshakes int           // accepted at a time, more wait in the kernel; 0 means 256
 	Log        *slog.Logger  // of refused connections; nil discards
+
+	Admit func(who Peer, proto Proto, from string) error // whom to take a connection of, by its certificate; nil: everybody of the cluster
 }
 
 // Secure is the link over TCP and mutual TLS 1.3. Both ends know each other by certificate: who dials a
@@ -222,6 +224,12 @@ func (s *Secure) accept(ctx context.Context, raw net.Conn) error {
 		return fmt.Errorf("%s said that it was %s", id, said.to.node)
 	}
 	w.take(way)
+	if s.o.Admit != nil {
+		if err := s.o.Admit(Peer{id, at.Site}, Proto(state.NegotiatedProtocol), raw.RemoteAddr().String()); err != nil {
+			w.Close()
+			return fmt.Errorf("%s: %w", id, err)
+		}
+	}
 	c := s.join(t, w, Peer{id, at.Site})
 	if err := s.deliver(Proto(state.NegotiatedProtocol), c); err != nil {
 		c.Close()

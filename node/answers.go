@@ -21,7 +21,7 @@ func (n *Node) guard(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		peer, ok := link.PeerFrom(r.Context())
 		if !ok || peer.ID.Role != identity.Server && peer.ID.Role != identity.Operator {
-			http.Error(w, "denied", http.StatusForbidden)
+			n.deny(w, r, "", errRole)
 			return
 		}
 		h(w, r)
@@ -33,7 +33,7 @@ func (n *Node) between(h http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		peer, ok := link.PeerFrom(r.Context())
 		if !ok || peer.ID.Role != identity.Server && peer.ID.Role != identity.Node {
-			http.Error(w, "denied", http.StatusForbidden)
+			n.deny(w, r, "", errRole)
 			return
 		}
 		h.ServeHTTP(w, r)

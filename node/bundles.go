@@ -85,9 +85,8 @@ func (b *bundles) from(ctx context.Context, server system.NodeID, d system.Diges
 func (b *bundles) serve(w http.ResponseWriter, r *http.Request) {
 	d := system.Digest(r.PathValue("digest"))
 	peer, ok := link.PeerFrom(r.Context())
-	if !ok || peer.ID.Role != identity.Server && !b.mayHave(r.Context(), peer.ID.Node, d) {
-		http.Error(w, "denied", http.StatusForbidden)
-		b.node.log.Warn("refused bytes that the plan does not name there", "peer", peer.ID, "digest", d)
+	if !ok || peer.ID.Role != identity.Server && !b.mayHave(r.Context(), peer.ID, d) {
+		b.node.deny(w, r, string(d), errNotNamed)
 		return
 	}
 	in, err := b.store.Open(d)
@@ -102,8 +101,10 @@ func (b *bundles) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+var errNotNamed = errors.New("the plan has it run nothing that is made of these bytes")
+
 // mayHave says whether the plan has a node make something of the bytes. Who asks may follow a newer plan than this node does.
-func (b *bundles) mayHave(ctx context.Context, node system.NodeID, d system.Digest) bool {
+func (b *bundles) mayHave(ctx context.Context, node identity.ID, d system.Digest) bool {
 	if entitled(b.node.view.Load().Plan, node, d) {
 		return true
 	}
@@ -112,14 +113,14 @@ func (b *bundles) mayHave(ctx context.Context, node system.NodeID, d system.Dige
 }
 
 // entitled says whether a plan has a node run a service that is made of the bytes, or be ready to.
-func entitled(plan *system.Plan, node system.NodeID, d system.Digest) bool {
+func entitled(plan *system.Plan, node identity.ID, d system.Digest) bool {
 	if plan == nil || d == "" {
 		return false
 	}
 	for i := range plan.Services {
 		s := &plan.Services[i]
-		there := slices.ContainsFunc(s.Assignments, func(a system.Assignment) bool { return a.Node == node })
-		if !there && !architecture.Wakes(&s.Service) { // what wakes is prepared on every node
+		there := slices.ContainsFunc(s.Assignments, func(a system.Assignment) bool { return a.Node == node.Node })
+		if !there && (!architecture.Wakes(&s.Service) || node.Role == identity.Edge) { // what wakes is prepared on every node but edges
 			continue
 		}
 		if s.Service.Software.Digest == d || slices.ContainsFunc(s.Service.Files, func(m system.MountedFile) bool { return m.Digest == d }) {

@@ -63,6 +63,8 @@ type Told struct {
 	Serving bool   `json:"serving,omitempty"` // its link accepts connections
 	Failed  string `json:"failed,omitempty"`  // it ends; why, in words
 	Heard   int64  `json:"heard,omitempty"`   // the turn of the faults that its link has now
+
+	Refused *system.Act `json:"refused,omitempty"` // what another asked that it may not
 }
 
 // words reads what is told after the boot line. The channel closes with the input.

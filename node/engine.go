@@ -40,7 +40,11 @@ func (n *Node) openControl(ctx context.Context, mux *http.ServeMux, run func(str
 	mux.Handle("/v1/control/", remote.Handler(store, func(r *http.Request) (identity.ID, bool) {
 		p, ok := link.PeerFrom(r.Context())
 		return p.ID, ok
-	}, remote.Bounds{}))
+	}, remote.Bounds{Denied: func(r *http.Request, err error) {
+		if p, ok := link.PeerFrom(r.Context()); ok {
+			n.refused(p.ID, r.RemoteAddr, r.Method+" "+r.URL.Path, "", err)
+		}
+	}}))
 	return store.Close, nil
 }
 

@@ -146,7 +146,7 @@ func build(boot Boot, o Options) (*Node, error) {
 	if boot.Emulated && boot.Capacity.Rate > 0 {
 		n.place = link.NewStation(boot.Capacity)
 	}
-	n.link = link.New(link.Options{Identity: n.keep, Resolve: n.resolve, Emulation: link.Emulate(boot.Group, boot.Groups), Log: n.log})
+	n.link = link.New(link.Options{Identity: n.keep, Resolve: n.resolve, Emulation: link.Emulate(boot.Group, boot.Groups), Log: n.log, Admit: n.admit})
 	n.http1, n.http2 = link.HTTPTransport(n.link, link.HTTPOptions{}), link.HTTP2Transport(n.link)
 	exe, err := os.Executable()
 	if err != nil {

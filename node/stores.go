@@ -128,7 +128,7 @@ func (s *stores) handler(id system.InstanceID) http.Handler {
 func (s *stores) serve(w http.ResponseWriter, r *http.Request) {
 	peer, ok := link.PeerFrom(r.Context())
 	if !ok || peer.ID.Role != identity.Server && peer.ID.Role != identity.Node {
-		http.Error(w, "denied", http.StatusForbidden)
+		s.node.deny(w, r, r.Header.Get(headerStore), errRole)
 		return
 	}
 	id := system.InstanceID(r.Header.Get(headerStore))

@@ -98,7 +98,31 @@ func lacks(n *system.Seen, s *system.Service) string {
 	} else if why != "" {
 		return "cannot run " + string(s.Software.Kind) + ": " + why
 	}
+	if why := outside(n, s); why != "" {
+		return why
+	}
 	return violates(n, s)
+}
+
+// outside says why an edge does not run a service: it stands where others may reach into it, so it gets what asks for an edge, and nothing that must
+// know of other nodes. Empty: it may.
+func outside(n *system.Seen, s *system.Service) string {
+	if n.Role != system.RoleEdge {
+		return ""
+	}
+	if s.Architecture != system.Single && s.Architecture != system.Replicated {
+		return "is an edge, which runs single and replicated services alone"
+	}
+	for _, c := range s.Placement.Constraints {
+		if c.Not {
+			continue
+		}
+		switch name := strings.TrimPrefix(c.Attribute, "node."); {
+		case name == "role" && c.Value == system.RoleEdge, name == "id" && c.Value == string(n.Node):
+			return ""
+		}
+	}
+	return "is an edge; want the constraint node.role == edge"
 }
 
 // violates says which constraint of the service's placement a node does not meet. Empty: it meets all.

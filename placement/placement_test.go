@@ -15,6 +15,11 @@ func TestPlacesAndReasons(t *testing.T) {
 		n.Labels = map[string]string{"disk": disk}
 		return n
 	}
+	atEdge := func(id system.NodeID) system.Seen {
+		n := node(id, "eu")
+		n.Role = system.RoleEdge
+		return n
+	}
 	on := func(attribute, value string) func(*system.Service) {
 		return func(s *system.Service) {
 			s.Placement.Constraints = append(s.Placement.Constraints, system.Constraint{Attribute: attribute, Value: value})
@@ -54,6 +59,13 @@ func TestPlacesAndReasons(t *testing.T) {
 		{"no driver", []system.Service{service("api", 1, func(s *system.Service) { s.Software.Kind = system.Image })},
 			[]system.Seen{node("a", "eu"), {Node: "b", Drivers: map[string]string{"image": "no container engine here"}}}, nil, nil,
 			"a: has no driver for image; b: cannot run image: no container engine here"},
+		{"an edge gets what names it", []system.Service{service("api", 2), service("kiosk", 1, on("node.role", "edge"))}, []system.Seen{atEdge("e"), node("n", "eu")},
+			[]string{"api/1@n", "api/2@n", "kiosk/1@e"}, []string{"only node that fits", "only node that fits", "only node with role=edge"}, ""},
+		{"an edge by its name", []system.Service{service("kiosk", 1, on("node.id", "e"))}, []system.Seen{atEdge("e"), atEdge("f")}, []string{"kiosk/1@e"}, nil, ""},
+		{"an edge alone", []system.Service{service("api", 1, on("node.labels.disk", ""))}, []system.Seen{atEdge("e")}, nil, nil,
+			"e: is an edge; want the constraint node.role == edge"},
+		{"no overlay at an edge", []system.Service{service("api", 0, on("node.role", "edge"), func(s *system.Service) { s.Architecture = system.Partitioned; s.Replicas = 2 })},
+			[]system.Seen{atEdge("e")}, nil, nil, "e: is an edge, which runs single and replicated services alone"},
 		{"no node", []system.Service{service("api", 1)}, nil, nil, nil, "no node is there"},
 		{"no room", []system.Service{service("api", 3, needs(2*gib))}, []system.Seen{sized("a", 3*gib+gib/5), sized("b", gib)},
 			[]string{"api/1@a"}, []string{"only node that fits"}, "a: needs 2 GiB, 1.2 GiB free; b: needs 2 GiB, 1 GiB free"},

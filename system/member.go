@@ -2,6 +2,9 @@ package system
 
 import "time"
 
+// RoleEdge is the role of a machine that is trusted with what it runs, and with nothing else.
+const RoleEdge = "edge"
+
 // Member is a machine that joined a fleet, whether it answers now or not.
 type Member struct {
 	Node   NodeID            `json:"node"`

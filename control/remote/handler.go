@@ -19,6 +19,8 @@ type Bounds struct {
 	Watches int           // of one caller at once; 0 means 16
 	Beat    time.Duration // between a watch's signs of life; 0 means 500ms
 	Write   time.Duration // a watcher that takes no line for so long is cut off; 0 means 10s
+
+	Denied func(*http.Request, error) // hears of each call that the caller may not make; nil: nobody does
 }
 
 const (
@@ -32,7 +34,7 @@ const (
 //	server    everything
 //	operator  read all, write what is wanted and who is a member, delete the word of who holds data
 //	node      read plan, reports and who was put out, write its own report under its own lease
-//	edge      read the plan, who was put out and its own report, write that under its own lease
+//	edge      read its own part of the plan, who was put out and its own report, write that under its own lease
 //
 // A call that reads more than the caller may is answered with what it may.
 func Handler(store control.Store, who func(*http.Request) (identity.ID, bool), b Bounds) http.Handler {
@@ -82,7 +84,7 @@ func answer[Q, A any](h *handler, most int64, call func(context.Context, caller,
 			a, err = call(r.Context(), c, q)
 		}
 		if err != nil {
-			refuse(w, err)
+			h.refuse(w, r, err)
 			return
 		}
 		say(w, http.StatusOK, a)
@@ -111,7 +113,10 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, most int64, q any
 	return caller{id, rightsOf(id)}, nil
 }
 
-func refuse(w http.ResponseWriter, err error) {
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if h.bounds.Denied != nil && errors.Is(err, control.ErrDenied) {
+		h.bounds.Denied(r, err)
+	}
 	f, status := fail(err)
 	say(w, status, f)
 }
@@ -136,6 +141,11 @@ func (h *handler) list(ctx context.Context, c caller, q rangeCall) (rangeAnswer,
 			a.KVs = append(a.KVs, kv)
 		}
 	}
+	eye, err := sightOf(ctx, h.store, c.ID)
+	if err != nil {
+		return rangeAnswer{}, err
+	}
+	a.KVs = eye.list(a.KVs)
 	return a, nil
 }
 
@@ -214,11 +224,15 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) {
 	if err == nil && q.From < 0 {
 		err = fmt.Errorf("%w: watch from %d", errBad, q.From)
 	}
+	var eye *sight
+	if err == nil {
+		eye, err = sightOf(r.Context(), h.store, c.ID)
+	}
 	if err == nil {
 		err = h.enter(c.ID)
 	}
 	if err != nil {
-		refuse(w, err)
+		h.refuse(w, r, err)
 		return
 	}
 	defer h.leave(c.ID)
@@ -259,7 +273,7 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			upto = max(upto, b.Rev)
-			if b, ok := c.mine(b); ok {
+			if b, ok := c.mine(b, eye); ok {
 				err = lines.say(watchLine{Batch: &b})
 			}
 		case <-tick.C:
@@ -270,7 +284,7 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) {
 
 // mine leaves out what the caller may not read. A batch of which nothing is left is not said, but one
 // that is empty by itself is: it tells where a watch from now began.
-func (c caller) mine(b control.Batch) (control.Batch, bool) {
+func (c caller) mine(b control.Batch, eye *sight) (control.Batch, bool) {
 	if len(b.Changes) == 0 {
 		return b, true
 	}
@@ -280,6 +294,7 @@ func (c caller) mine(b control.Batch) (control.Batch, bool) {
 			part.Changes = append(part.Changes, change)
 		}
 	}
+	part = eye.batch(part)
 	return part, len(part.Changes) > 0
 }
 

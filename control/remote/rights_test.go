@@ -29,7 +29,14 @@ func world(t *testing.T) *memory.Store {
 	s := memory.New()
 	for _, key := range []string{control.PrefixWanted + "system", control.PrefixPlan + "meta", control.PrefixPlan + "service/web",
 		control.PrefixSeen + "n1", control.PrefixSeen + "n10", control.PrefixData + "web/1", control.PrefixEvent + "1", control.Seat, "join/secret"} {
-		put(t, s, key, "x")
+		value := "x"
+		switch key {
+		case control.PrefixPlan + "meta":
+			value = `{"plan":{"generation":1},"services":["web"]}`
+		case control.PrefixPlan + "service/web":
+			value = `{"service":{"name":"web"},"assignments":[{"instance":"web/1","node":"n1"}]}`
+		}
+		put(t, s, key, value)
 	}
 	return s
 }
