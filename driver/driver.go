@@ -124,6 +124,12 @@ type Checker interface {
 	Check(ctx context.Context) error
 }
 
+// Declarer is an instance whose software brings a check of its own, as an image does by HEALTHCHECK. It is used when
+// the user's file declares none; what the file says of its times stands over what the software says.
+type Declarer interface {
+	Declared() system.Health // without a command: none
+}
+
 // Endpoint is where an instance answers: at an address, or by a handler inside this process.
 type Endpoint struct {
 	Address string // host:port

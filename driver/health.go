@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,22 @@ func newPace(h *system.Health) pace {
 	// first success an instance is starting anyway; so the period only makes us more patient.
 	p.patience = max(defaultPatience, h.StartPeriod)
 	return p
+}
+
+// declared is what the user's file says of an instance's health, or its software's own words where the file has
+// none. As in Compose, a healthcheck without a test changes the times of the image's.
+func declared(said system.Health, inst Instance) system.Health {
+	d, ok := inst.(Declarer)
+	if !ok || said.Disabled || said.HTTP != "" || said.TCP || len(said.Command) > 0 {
+		return said
+	}
+	h := d.Declared()
+	if len(h.Command) == 0 {
+		return said
+	}
+	h.Interval, h.Timeout = cmp.Or(said.Interval, h.Interval), cmp.Or(said.Timeout, h.Timeout)
+	h.Retries, h.StartPeriod = cmp.Or(said.Retries, h.Retries), cmp.Or(said.StartPeriod, h.StartPeriod)
+	return h
 }
 
 // newCheck picks the check that the user's file declares, or the one that suits the instance. It is nil

@@ -205,7 +205,8 @@ func (s *Supervisor) start(ctx context.Context, p Prepared) (inst Instance, flus
 // attend probes the instance until it ends by itself or ctx does.
 func (s *Supervisor) attend(ctx context.Context, inst Instance) (exit Exit, ended bool) {
 	ctx, cancel := context.WithCancel(ctx)
-	check, every := newCheck(&s.job.Service.Health, inst), newPace(&s.job.Service.Health)
+	health := declared(s.job.Service.Health, inst)
+	check, every := newCheck(&health, inst), newPace(&health)
 	results := make(chan error)
 	var probing sync.WaitGroup
 	defer probing.Wait()

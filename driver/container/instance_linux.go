@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +24,7 @@ import (
 
 	"servent/blob"
 	"servent/driver"
+	"servent/system"
 )
 
 const (
@@ -353,10 +356,23 @@ func (i *instance) Exec(ctx context.Context, args []string) error {
 		return fmt.Errorf("run %s: container %s has ended", args[0], i.id)
 	default:
 	}
-	cmd := exec.CommandContext(ctx, "runc", append([]string{"--root", i.runc, "exec", i.id}, args...)...)
+	pid, err := os.CreateTemp(i.dir, "exec-*.pid")
+	if err != nil {
+		return fmt.Errorf("run %s: %w", args[0], err)
+	}
+	pid.Close()
+	defer os.Remove(pid.Name())
+	cmd := exec.CommandContext(ctx, "runc", append([]string{"--root", i.runc, "exec", "--pid-file", pid.Name(), i.id}, args...)...)
+	cmd.Cancel = func() error { // a killed runc would leave the command running
+		b, _ := os.ReadFile(pid.Name())
+		if n, err := strconv.Atoi(string(b)); err == nil && n > 0 {
+			return syscall.Kill(n, syscall.SIGKILL)
+		}
+		return cmd.Process.Kill()
+	}
 	said := &driver.Ending{}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, outputWait
-	err := cmd.Run()
+	err = cmd.Run()
 	switch last := message(said.Last()); {
 	case err == nil:
 		return nil
@@ -366,6 +382,31 @@ func (i *instance) Exec(ctx context.Context, args []string) error {
 		return fmt.Errorf("run %s: %w: %s", args[0], err, last)
 	}
 	return fmt.Errorf("run %s: %w", args[0], err)
+}
+
+// Docker's defaults of a HEALTHCHECK (docs.docker.com/reference/dockerfile, HEALTHCHECK).
+const (
+	checkEvery   = 30 * time.Second // interval, and timeout
+	checkRetries = 3
+)
+
+// Declared implements [driver.Declarer]: the image's HEALTHCHECK, in its SHELL.
+func (i *instance) Declared() system.Health {
+	c := i.p.image.Healthcheck
+	if c == nil || len(c.Test) < 2 {
+		return system.Health{}
+	}
+	h := system.Health{Interval: cmp.Or(c.Interval, checkEvery), Timeout: cmp.Or(c.Timeout, checkEvery),
+		Retries: cmp.Or(c.Retries, checkRetries), StartPeriod: c.StartPeriod}
+	switch {
+	case c.Test[0] == "CMD":
+		h.Command = slices.Clone(c.Test)
+	case c.Test[0] == "CMD-SHELL" && len(i.p.image.Shell) > 0:
+		h.Command = append(append([]string{"CMD"}, i.p.image.Shell...), c.Test[1:]...)
+	case c.Test[0] == "CMD-SHELL":
+		h.Command = slices.Clone(c.Test)
+	}
+	return h
 }
 
 // guard is a shell of its own session that outlives a killed node for a moment: when its input ends without a

@@ -29,6 +29,13 @@ func main() {
 	case "eat":
 		eat()
 	case "true":
+	case "hang":
+		time.Sleep(time.Hour)
+	case "exists":
+		if _, err := os.Stat(os.Args[2]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 	case "false":
 		fmt.Println("not well")
 		os.Exit(1)
@@ -66,6 +73,11 @@ func serve() {
 	http.HandleFunc("/write", func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		if err := os.WriteFile(r.FormValue("path"), b, 0o644); err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+		}
+	})
+	http.HandleFunc("/remove", func(w http.ResponseWriter, r *http.Request) {
+		if err := os.Remove(r.FormValue("path")); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
 		}
 	})
