@@ -148,6 +148,8 @@ type Container struct {
 	ReadOnly   bool     `json:"read_only,omitempty"` // the root file system
 	Tmpfs      []string `json:"tmpfs,omitempty"`     // folders in memory, each with options after a colon
 	Ports      []int    `json:"ports,omitempty"`     // that the program listens on; the first is asked
+	CapAdd     []string `json:"cap_add,omitempty"`   // see [Capability]
+	CapDrop    []string `json:"cap_drop,omitempty"`
 }
 
 // DataKind says what is lost when an instance starts empty.

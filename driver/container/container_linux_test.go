@@ -229,6 +229,33 @@ func TestHeld(t *testing.T) {
 	}
 }
 
+// What the file adds and drops is so, as the kernel says; what is dangerous does not start, whoever asks.
+func TestCapabilities(t *testing.T) {
+	t.Parallel()
+	d := engine(t)
+	for _, tt := range []struct {
+		c    system.Container
+		want string
+	}{
+		{system.Container{CapDrop: []string{"ALL"}}, "0000000000000000"},
+		{system.Container{CapDrop: []string{"ALL"}, CapAdd: []string{"NET_BIND_SERVICE"}}, "0000000000000400"},
+		{system.Container{CapAdd: []string{"NET_ADMIN"}, CapDrop: []string{"NET_RAW", "MKNOD"}}, "00000000a00415fb"},
+	} {
+		i := up(t, d, onDisk(t, probeImage(t, v1.Config{}), &tt.c), specFor(t, 1))
+		held := decode[struct{ CapEff, CapBnd string }](t, ask(t, i, "/hold"))
+		if held.CapEff != tt.want || held.CapBnd != tt.want {
+			t.Errorf("%+v: %+v, want %s", tt.c, held, tt.want)
+		}
+	}
+	p, err := d.Prepare(t.Context(), onDisk(t, probeImage(t, v1.Config{}), &system.Container{CapAdd: []string{"SYS_ADMIN"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Start(t.Context(), specFor(t, 1)); !errors.Is(err, driver.ErrArtifact) || !strings.Contains(err.Error(), "SYS_ADMIN is not given") {
+		t.Errorf("SYS_ADMIN: %v", err)
+	}
+}
+
 // A program that takes too much memory is ended, and said so; its neighbour answers.
 func TestMemoryLimit(t *testing.T) {
 	d := engine(t)

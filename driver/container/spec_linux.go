@@ -14,12 +14,8 @@ import (
 	"servent/driver"
 )
 
-// What a container is given and denied, as Docker's defaults have it (moby, oci/defaults.go and
-// oci/caps/defaults.go).
+// What a container is denied, as Docker's defaults have it (moby, oci/defaults.go).
 var (
-	capabilities = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
-		"CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
-		"CAP_AUDIT_WRITE"}
 	masked = []string{"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
 		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"}
 	unwritable = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
@@ -77,7 +73,10 @@ func (p *prepared) spec(id, dir string, s driver.Spec, ways []string) (*specs.Sp
 	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
 		mounts = append(mounts, bind(filepath.Join(dir, name), "/etc/"+name, false))
 	}
-	caps := slices.Clone(capabilities)
+	caps, err := p.software.Container.Capabilities()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", driver.ErrArtifact, err)
+	}
 	out := &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: host,

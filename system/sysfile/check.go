@@ -97,6 +97,7 @@ func (c checker) software() {
 	default:
 		c.unbuilt(c.x(string(k)), "%q is not built yet; runs today: %s", k, words(built))
 	}
+	c.contained()
 	c.machine()
 	c.flow()
 	c.triggers()

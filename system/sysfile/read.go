@@ -231,7 +231,8 @@ func machine(v value) *system.Machine {
 // contained is what the file says of how an image runs.
 func contained(c types.ServiceConfig) *system.Container {
 	out := &system.Container{Entrypoint: c.Entrypoint, Command: c.Command, User: c.User, WorkingDir: c.WorkingDir,
-		Hostname: c.Hostname, ReadOnly: c.ReadOnly, Tmpfs: slices.Clone([]string(c.Tmpfs))}
+		Hostname: c.Hostname, ReadOnly: c.ReadOnly, Tmpfs: slices.Clone([]string(c.Tmpfs)),
+		CapAdd: c.CapAdd, CapDrop: c.CapDrop}
 	for _, v := range c.Volumes {
 		if v.Type == types.VolumeTypeTmpfs {
 			one := v.Target
