@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -134,7 +135,7 @@ func pull(ctx context.Context, from string) (v1.Image, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("%w: image: %w", driver.ErrArtifact, err)
 	}
-	desc, err := remote.Get(ref, remote.WithContext(ctx))
+	desc, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
 	if err != nil {
 		return nil, "", fmt.Errorf("image %s: %w", from, refusal(err))
 	}
@@ -163,7 +164,7 @@ func refusal(err error) error {
 	case ok && said.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("%w: the registry has no such image", driver.ErrArtifact)
 	case ok && (said.StatusCode == http.StatusUnauthorized || said.StatusCode == http.StatusForbidden):
-		return fmt.Errorf("%w: the registry has no such image for everybody, and no password is sent", driver.ErrArtifact)
+		return fmt.Errorf("%w: the registry has no such image for everybody, and takes no password that docker login or podman login left on this machine for the user of servent", driver.ErrArtifact)
 	}
 	return err
 }
