@@ -49,6 +49,9 @@ bench-simulation: build ## the simulation against 4 and 8 emulated nodes and a r
 bench-kv: ## the built-in key-value store beside Debian's redis-server and etcd-server → bench/kv.md
 	go build -o bin/kv ./bench/kv && bin/kv $(BENCH_KV) > bench/kv.md.new && mv bench/kv.md.new bench/kv.md && cat bench/kv.md
 
+bench-fn: ## a call of a function beside a handler, a server and a process for each request → bench/fn.md
+	go build -o bin/fn ./bench/fn && bin/fn > bench/fn.md.new && mv bench/fn.md.new bench/fn.md && cat bench/fn.md
+
 bench-sim: ## the overlay simulator's engine beside a queue by priority → bench/sim.md
 	go build -o bin/sim ./bench/sim && bin/sim > bench/sim.md.new && mv bench/sim.md.new bench/sim.md && cat bench/sim.md
 

@@ -87,6 +87,8 @@ var floors = map[string]int{
 	"examples":              6,
 	"bench/emulation":       7,
 	"bench/kv":              7,
+	"bench/fn":              7,
+	"bench/fn/guest":        0,
 	"bench/simulation":      7,
 	"bench/sim":             7,
 }
