@@ -150,6 +150,7 @@ type Container struct {
 	Ports      []int    `json:"ports,omitempty"`     // that the program listens on; the first is asked
 	CapAdd     []string `json:"cap_add,omitempty"`   // see [Capability]
 	CapDrop    []string `json:"cap_drop,omitempty"`
+	Egress     bool     `json:"egress,omitempty"` // the outside is reached, by proxies
 }
 
 // DataKind says what is lost when an instance starts empty.

@@ -2,7 +2,7 @@
 // registry or from disk, unpacks it once a node, and starts each instance in namespaces and a network of its
 // own, in which nothing is but the instance and ways to the doors of its node. The node opens connections to it
 // by a socket that it makes in there; so all instances may listen on the same port. It never builds an image,
-// keeps nothing that an instance writes outside its volumes, and gives no way to other machines.
+// keeps nothing that an instance writes outside its volumes, and gives no way to other machines but by a proxy.
 // Start at [New]; image.go fetches, unpack_linux.go unpacks, instance_linux.go is the life of an instance.
 package container
 

@@ -87,7 +87,7 @@ func (p *prepared) start(ctx context.Context, s driver.Spec) (started *instance,
 	if err := p.layer(i.room, dir); err != nil {
 		return nil, err
 	}
-	if i.ways, err = openWays(i.room, s.Ways); err != nil {
+	if i.ways, err = openWays(i.room, s.Ways, p.egress()); err != nil {
 		return nil, err
 	}
 	if s.Port != 0 {
@@ -95,7 +95,7 @@ func (p *prepared) start(ctx context.Context, s driver.Spec) (started *instance,
 			return nil, fmt.Errorf("port %d: %w", s.Port, err)
 		}
 	}
-	spec, err := p.spec(i.id, dir, s, i.ways.hosts)
+	spec, err := p.spec(i.id, dir, s, i.ways)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func message(line string) string {
 func (i *instance) attend(ended <-chan error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var passing sync.WaitGroup
-	passing.Go(func() { i.ways.serve(ctx) })
+	passing.Go(func() { i.ways.serve(ctx, i.d.opts.Log) })
 	if i.front != nil {
 		passing.Go(func() { pass(ctx, i.front, i.dial) })
 	}

@@ -34,8 +34,11 @@ func (p *prepared) port() int {
 	return defaultPort
 }
 
+// egress says that an instance may reach the outside.
+func (p *prepared) egress() bool { return p.software.Container != nil && p.software.Container.Egress }
+
 // spec is the OCI configuration of one instance.
-func (p *prepared) spec(id, dir string, s driver.Spec, ways []string) (*specs.Spec, error) {
+func (p *prepared) spec(id, dir string, s driver.Spec, w *ways) (*specs.Spec, error) {
 	args, err := p.args()
 	if err != nil {
 		return nil, err
@@ -67,7 +70,7 @@ func (p *prepared) spec(id, dir string, s driver.Spec, ways []string) (*specs.Sp
 	if err != nil {
 		return nil, err
 	}
-	if err := names(dir, host, ways); err != nil {
+	if err := names(dir, host, w.hosts); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
@@ -83,7 +86,7 @@ func (p *prepared) spec(id, dir string, s driver.Spec, ways []string) (*specs.Sp
 		Root:     &specs.Root{Path: "layer/root", Readonly: readOnly},
 		Mounts:   mounts,
 		Process: &specs.Process{
-			User: who.User, Args: args, Cwd: path.Join("/", cwd), Env: p.environment(s.Env, who.home, host),
+			User: who.User, Args: args, Cwd: path.Join("/", cwd), Env: p.environment(s.Env, who.home, host, w.inside),
 			NoNewPrivileges: true,
 			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps},
 		},
@@ -127,10 +130,14 @@ func resources(s driver.Spec) *specs.LinuxResources {
 }
 
 // environment is the image's, the service's over it, and the port that the program must listen on.
-func (p *prepared) environment(env []string, home, host string) []string {
+func (p *prepared) environment(env []string, home, host, inside string) []string {
 	var names []string
 	values := map[string]string{}
-	layers := [][]string{{defaultPath, "HOME=" + home, "HOSTNAME=" + host}, p.image.Env, env, {"PORT=" + strconv.Itoa(p.port())}}
+	var proxies []string
+	if p.egress() {
+		proxies = egressEnv(inside)
+	}
+	layers := [][]string{{defaultPath, "HOME=" + home, "HOSTNAME=" + host}, p.image.Env, proxies, env, {"PORT=" + strconv.Itoa(p.port())}}
 	for _, layer := range layers {
 		for _, kv := range layer {
 			k, v, ok := strings.Cut(kv, "=")

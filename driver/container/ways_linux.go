@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -39,12 +42,15 @@ type ways struct {
 	listeners []net.Listener
 	hosts     []string // lines of /etc/hosts
 	to        []string
+	inside    string       // ",NAME" of each: what is reached without a proxy
+	http      net.Listener // of the proxies; nil: no egress
+	socks     net.Listener
 }
 
 // open lays the cable and opens the listeners. Nothing is accepted yet.
-func openWays(r *room, all []driver.Way) (*ways, error) {
+func openWays(r *room, all []driver.Way, egress bool) (*ways, error) {
 	w := &ways{}
-	if len(all) == 0 {
+	if len(all) == 0 && !egress {
 		return w, nil
 	}
 	places := map[string]netip.Addr{}
@@ -52,6 +58,7 @@ func openWays(r *room, all []driver.Way) (*ways, error) {
 		if _, ok := places[way.Name]; !ok && len(places) < mostNames {
 			places[way.Name] = wayAddress(len(places))
 			w.hosts = append(w.hosts, places[way.Name].String()+"\t"+way.Name+"\n")
+			w.inside += "," + way.Name
 		}
 	}
 	other, err := newRoom() // only to make sockets in: they and the cable stay when its thread has ended
@@ -59,7 +66,11 @@ func openWays(r *room, all []driver.Way) (*ways, error) {
 		return nil, err
 	}
 	defer other.close()
-	if err := w.lay(r, other, len(places)); err != nil {
+	addresses := slices.SortedFunc(maps.Values(places), netip.Addr.Compare)
+	if egress {
+		addresses = append(addresses, egressAddress)
+	}
+	if err := w.lay(r, other, addresses); err != nil {
 		return nil, err
 	}
 	for _, way := range all {
@@ -77,11 +88,21 @@ func openWays(r *room, all []driver.Way) (*ways, error) {
 		}
 		w.listeners, w.to = append(w.listeners, ln), append(w.to, way.To)
 	}
+	if egress {
+		w.http, err = other.listen(netip.AddrPortFrom(egressAddress, httpProxyPort).String())
+		if err == nil {
+			w.socks, err = other.listen(netip.AddrPortFrom(egressAddress, socksProxyPort).String())
+		}
+		if err != nil {
+			w.close()
+			return nil, fmt.Errorf("egress: %w", err)
+		}
+	}
 	return w, nil
 }
 
 // lay makes the cable: its end eth0 in the instance's network, out with all addresses in the other.
-func (w *ways) lay(r, other *room, names int) error {
+func (w *ways) lay(r, other *room, addresses []netip.Addr) error {
 	fd := -1
 	err := r.do(func() (err error) {
 		fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -95,12 +116,12 @@ func (w *ways) lay(r, other *room, names int) error {
 		return fmt.Errorf("make a network cable (veth): %w", err)
 	}
 	err = other.do(func() error {
-		for n := range names {
+		for n, at := range addresses {
 			label := "out"
 			if n > 0 {
 				label += ":" + strconv.Itoa(n)
 			}
-			if err := address(label, wayAddress(n)); err != nil {
+			if err := address(label, at); err != nil {
 				return err
 			}
 		}
@@ -186,8 +207,13 @@ func attribute(kind uint16, value []byte) []byte {
 }
 
 // serve passes connections to the doors until close.
-func (w *ways) serve(ctx context.Context) {
+func (w *ways) serve(ctx context.Context, log *slog.Logger) {
 	var all sync.WaitGroup
+	if w.http != nil {
+		p := newProxy(dialOutside, log)
+		all.Go(func() { p.serve(ctx, w.http) })
+		all.Go(func() { each(ctx, w.socks, func(c net.Conn) { p.socks(ctx, c) }) })
+	}
 	for n, ln := range w.listeners {
 		all.Go(func() {
 			pass(ctx, ln, func(ctx context.Context) (net.Conn, error) {
@@ -200,16 +226,25 @@ func (w *ways) serve(ctx context.Context) {
 }
 
 func (w *ways) close() {
-	for _, ln := range w.listeners {
-		ln.Close()
+	for _, ln := range append(slices.Clone(w.listeners), w.http, w.socks) {
+		if ln != nil {
+			ln.Close()
+		}
 	}
 }
 
 // pass joins each connection of a listener to one that dial opens, until the listener is closed and ctx ends.
 func pass(ctx context.Context, ln net.Listener, dial func(context.Context) (net.Conn, error)) {
+	each(ctx, ln, func(c net.Conn) { join(ctx, c, dial) })
+}
+
+const mostOpen = 1024 // connections of a listener; more wait to be accepted
+
+// each serves the connections of a listener until it is closed and ctx ends.
+func each(ctx context.Context, ln net.Listener, serve func(net.Conn)) {
 	var open sync.WaitGroup
 	defer open.Wait()
-	slots := make(chan struct{}, 1024) // more wait to be accepted
+	slots := make(chan struct{}, mostOpen)
 	for {
 		c, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -231,23 +266,32 @@ func pass(ctx context.Context, ln net.Listener, dial func(context.Context) (net.
 		}
 		open.Go(func() {
 			defer func() { <-slots }()
-			join(ctx, c, dial)
+			serve(c)
 		})
 	}
 }
 
 // join passes bytes both ways until both sides have ended, one broke, or ctx ended.
 func join(ctx context.Context, c net.Conn, dial func(context.Context) (net.Conn, error)) {
-	defer c.Close()
 	up, err := dial(ctx)
 	if err != nil {
 		reset(c)
 		return
 	}
+	both(ctx, c, up, nil)
+}
+
+// both passes bytes both ways, first what c said before, as join does, and closes both.
+func both(ctx context.Context, c, up net.Conn, early []byte) {
+	defer c.Close()
 	defer up.Close()
 	stop := context.AfterFunc(ctx, func() { reset(c); reset(up) })
 	defer stop()
-	var both sync.WaitGroup
+	if _, err := up.Write(early); len(early) > 0 && err != nil {
+		reset(c)
+		return
+	}
+	var ways sync.WaitGroup
 	one := func(to, from net.Conn) {
 		_, err := io.Copy(to, from)
 		if half, ok := to.(interface{ CloseWrite() error }); ok && err == nil {
@@ -258,9 +302,9 @@ func join(ctx context.Context, c net.Conn, dial func(context.Context) (net.Conn,
 			reset(up)
 		}
 	}
-	both.Go(func() { one(up, c) })
-	both.Go(func() { one(c, up) })
-	both.Wait()
+	ways.Go(func() { one(up, c) })
+	ways.Go(func() { one(c, up) })
+	ways.Wait()
 }
 
 // reset ends a connection at once: the other side learns that it broke.

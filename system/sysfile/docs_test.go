@@ -49,6 +49,7 @@ var samples = map[string]string{
 	"write":                        "{builtin: kv, architecture: partitioned, copies: 2, write: WORD}",
 	"cas":                          "{builtin: kv, architecture: partitioned, cas: true}",
 	"idempotent":                   "{process: ./a, architecture: replicated, idempotent: true}",
+	"egress":                       "{egress: true}, image: 'nginx:1'",
 	"data":                         "{process: ./a, data: hard}",
 	"data.kind":                    "{process: ./a, data: {kind: WORD}}",
 	"data.path":                    "{process: ./a, data: {path: db}}",

@@ -128,6 +128,13 @@ func (f *file) noteIdle(s *system.Service) {
 			f.noteIf(at, "not acted on under "+string(s.Architecture)+" yet: a key that gets another owner begins empty there")
 		}
 	}
+	switch s.Software.Kind {
+	case system.Image, system.Build:
+	case system.Process:
+		f.noteIf(x.key("egress"), "not acted on: a process reaches what its node does; run it from an image to bound it")
+	default:
+		f.noteIf(x.key("egress"), "not acted on: it is for images")
+	}
 	if s.Software.Kind == system.Wasm || s.Architecture == system.Function {
 		return
 	}

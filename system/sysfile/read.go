@@ -203,6 +203,7 @@ func (f *file) software(c types.ServiceConfig, x value) system.Software {
 		s.From, s.Run = "", command(v)
 	case s.Kind == system.Image:
 		s.Container = contained(c)
+		s.Container.Egress = read(x.key("egress"), notation.Truth)
 	case s.Kind == system.Wasm && long:
 		s.From, s.Build = v.key("module").text(), command(v.key("build"))
 	case s.Kind == system.VM:

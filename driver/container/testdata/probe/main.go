@@ -3,11 +3,14 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -81,22 +84,57 @@ func serve() {
 			http.Error(w, err.Error(), http.StatusForbidden)
 		}
 	})
-	http.HandleFunc("/ask", func(w http.ResponseWriter, r *http.Request) {
-		client := http.Client{Timeout: 3 * time.Second}
-		res, err := client.Get(r.FormValue("url"))
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		defer res.Body.Close()
-		io.Copy(w, res.Body)
-	})
+	always := func(r *http.Request) (*url.URL, error) { return url.Parse(os.Getenv("HTTP_PROXY")) }
+	straight := &net.Dialer{Timeout: time.Second}
+	for path, t := range map[string]*http.Transport{
+		"/ask":      {Proxy: http.ProxyFromEnvironment},
+		"/straight": {DialContext: straight.DialContext},
+		"/through":  {Proxy: always},
+		"/tunnel":   {DialContext: tunnel},
+		"/socks": {Proxy: func(r *http.Request) (*url.URL, error) {
+			return &url.URL{Scheme: "socks5", Host: os.Getenv("SERVENT_SOCKS")}, nil
+		}},
+	} {
+		client := http.Client{Timeout: 3 * time.Second, Transport: t}
+		t.DisableKeepAlives = true
+		http.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			res, err := client.Get(r.FormValue("url"))
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+				return
+			}
+			defer res.Body.Close()
+			w.WriteHeader(res.StatusCode)
+			io.Copy(w, res.Body)
+		})
+	}
 	ln, err := net.Listen("tcp", ":"+os.Getenv("PORT"))
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
 	http.Serve(ln, nil)
+}
+
+// tunnel dials by CONNECT.
+func tunnel(ctx context.Context, _, address string) (net.Conn, error) {
+	at, err := url.Parse(os.Getenv("HTTP_PROXY"))
+	if err != nil {
+		return nil, err
+	}
+	c, err := net.Dial("tcp", at.Host)
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(3 * time.Second))
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", address, address)
+	r := bufio.NewReader(c)
+	res, err := http.ReadResponse(r, &http.Request{Method: "CONNECT"})
+	if err != nil || res.StatusCode != http.StatusOK {
+		c.Close()
+		return nil, fmt.Errorf("CONNECT: %v %v", res, err)
+	}
+	return c, nil
 }
 
 // hold tries to break out, and says what it could.
