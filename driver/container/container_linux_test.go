@@ -208,10 +208,13 @@ func TestHeld(t *testing.T) {
 		UID, Processes                  int
 		CapEff, CapBnd, CapPrm, Seccomp string
 		NoNewPrivs, CapAmb              string
-		Did, Devices, Links             []string
+		Did, Devices, Links, Root       []string
 	}](t, ask(t, i, "/hold"))
 	if len(held.Did) > 0 {
 		t.Errorf("it could %q", held.Did)
+	}
+	if want := []string{"bin", "dev", "etc", "proc", "srv", "sys", "tmp"}; !slices.Equal(held.Root, want) {
+		t.Errorf("its root and what leads there hold %q, want %q", held.Root, want)
 	}
 	const docker = "00000000a80425fb" // the mask of Docker's default capabilities
 	if held.CapEff != docker || held.CapBnd != docker || held.CapPrm != docker || held.CapAmb != "0000000000000000" {
@@ -267,7 +270,7 @@ func TestMemoryLimit(t *testing.T) {
 	s.Limits.Memory, s.Limits.Pids, s.Limits.CPUs = 32<<20, 64, 0.5
 	i := begin(t, d, greedy, s)
 	for name, want := range map[string][]string{"pids": {"64"}, "cpu": {"50000", "50000 100000"}} {
-		got, err := file(name, i.ID(), map[string]string{"pids": "pids.max", "cpu": "cpu.cfs_quota_us"}[name], name+".max")
+		got, err := cgroups.file(name, i.ID(), map[string]string{"pids": "pids.max", "cpu": "cpu.cfs_quota_us"}[name], name+".max")
 		if err != nil || !slices.Contains(want, got) {
 			select {
 			case exit := <-i.Wait(): // it was quicker

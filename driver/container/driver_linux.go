@@ -53,7 +53,7 @@ func (d *Driver) Probe(ctx context.Context) driver.Caps {
 	caps.Versions["runc"] = version
 	caps.Limits = append(caps.Limits, "open files")
 	for _, c := range controllers {
-		if controlled(c) {
+		if cgroups.controlled(c) {
 			caps.Limits = append(caps.Limits, c)
 		} else {
 			caps.Missing[c] = "no cgroup hierarchy with this controller"

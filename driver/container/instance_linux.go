@@ -191,7 +191,7 @@ func (i *instance) attend(ended <-chan error) {
 	}
 	err := <-ended
 	exit := exitOf(i.cmd.ProcessState, err)
-	exit.OOM = !exit.OK() && killedForMemory(i.id)
+	exit.OOM = !exit.OK() && cgroups.killedForMemory(i.id)
 	cancel()
 	i.ways.close()
 	if i.front != nil {
@@ -270,7 +270,7 @@ func (i *instance) Stats(context.Context) (driver.Stats, error) {
 	case <-i.over:
 		return driver.Stats{}, fmt.Errorf("container %s has ended", i.id)
 	default:
-		return stats(i.id)
+		return cgroups.stats(i.id)
 	}
 }
 

@@ -61,7 +61,7 @@ func TestKilledNode(t *testing.T) {
 	}
 	_ = cmd.Wait() // it was killed
 	for end := time.Now().Add(20 * time.Second); ; {
-		_, cgroup := file("pids", id, "pids.current", "pids.current")
+		_, cgroup := cgroups.file("pids", id, "pids.current", "pids.current")
 		if syscall.Kill(pid, 0) == syscall.ESRCH && os.IsNotExist(cgroup) {
 			break
 		}

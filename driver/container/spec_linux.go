@@ -114,7 +114,7 @@ func resources(s driver.Spec) *specs.LinuxResources {
 	r := &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
 	if n := s.Limits.Memory; n > 0 {
 		r.Memory = &specs.LinuxMemory{Limit: &n}
-		if swaps() {
+		if cgroups.swaps() {
 			r.Memory.Swap = &n // memory and swap together
 		}
 	}

@@ -12,11 +12,15 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 func main() {
@@ -78,6 +82,35 @@ func serve() {
 		if err := os.WriteFile(r.FormValue("path"), b, 0o644); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
 		}
+	})
+	http.HandleFunc("/fork", func(w http.ResponseWriter, r *http.Request) {
+		most, _ := strconv.Atoi(r.FormValue("n"))
+		var made []*exec.Cmd
+		var err error
+		for len(made) < most && err == nil {
+			cmd := exec.Command("/bin/probe", "hang")
+			cmd.Env = []string{"GOMAXPROCS=1"}
+			if err = cmd.Start(); err == nil {
+				made = append(made, cmd)
+			}
+		}
+		fmt.Fprintf(w, "made %d: %v", len(made), err)
+		for _, cmd := range made {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	})
+	http.HandleFunc("/burn", func(w http.ResponseWriter, r *http.Request) {
+		long, _ := time.ParseDuration(r.FormValue("for"))
+		end := time.Now().Add(long)
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() {
+				for time.Now().Before(end) {
+				}
+			})
+		}
+		both.Wait()
 	})
 	http.HandleFunc("/remove", func(w http.ResponseWriter, r *http.Request) {
 		if err := os.Remove(r.FormValue("path")); err != nil {
@@ -152,22 +185,57 @@ func hold(w io.Writer) {
 			did = append(did, what)
 		}
 	}
-	for _, path := range []string{"/proc/sys/kernel/hostname", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/mm/transparent_hugepage/enabled"} {
+	for _, path := range []string{"/proc/sys/kernel/hostname", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/mm/transparent_hugepage/enabled",
+		"/proc/sys/vm/drop_caches", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/modprobe", "/proc/irq/default_smp_affinity", "/sys/power/state", "/sys/kernel/uevent_helper",
+		"/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/release_agent", "/sys/fs/cgroup/release_agent"} {
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		try("write "+path, err)
 		if err == nil {
 			f.Close()
 		}
 	}
-	b, err := os.ReadFile("/proc/kcore")
-	if err == nil && len(b) == 0 {
-		err = io.EOF
+	for _, path := range []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/dev/mem", "/dev/kmsg", "/dev/sda", "/dev/fuse", "/dev/net/tun", "/dev/kvm",
+		"/sys/firmware/dmi/tables/DMI", "/proc/2/environ"} {
+		f, err := os.Open(path)
+		if err == nil {
+			var n int
+			if n, err = f.Read(make([]byte, 1)); n == 0 {
+				err = io.EOF
+			}
+			f.Close()
+		}
+		try("read "+path, err)
 	}
-	try("read /proc/kcore", err)
+	roots := []string{}
+	for _, path := range []string{"/", "/proc/1/root/", "/proc/self/cwd/../../../../"} {
+		all, err := os.ReadDir(path)
+		if err != nil {
+			did = append(did, "fail to read "+path)
+		}
+		for _, e := range all {
+			roots = append(roots, e.Name())
+		}
+	}
+	slices.Sort(roots)
+	out["root"] = slices.Compact(roots)
+	fds, _ := filepath.Glob("/proc/1/fd/*")
+	for _, fd := range fds { // what runc or the node left open leads out
+		if to, _ := os.Readlink(fd); strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "/dev/") && !strings.HasPrefix(to, "/proc/") {
+			did = append(did, "hold "+to)
+		}
+	}
 	try("mount", syscall.Mount("none", "/tmp", "tmpfs", 0, ""))
 	try("unshare a user namespace", syscall.Unshare(syscall.CLONE_NEWUSER))
 	try("unshare mounts", syscall.Unshare(syscall.CLONE_NEWNS))
 	try("set the clock", syscall.Settimeofday(&syscall.Timeval{Sec: 1}))
+	nothing := unsafe.Pointer(&[]byte{0}[0])
+	for name, number := range map[string]uintptr{"init_module": syscall.SYS_INIT_MODULE, "delete_module": syscall.SYS_DELETE_MODULE, "kexec_load": syscall.SYS_KEXEC_LOAD,
+		"pivot_root": syscall.SYS_PIVOT_ROOT, "swapon": syscall.SYS_SWAPON, "add_key": syscall.SYS_ADD_KEY, "keyctl": syscall.SYS_KEYCTL,
+		"acct": syscall.SYS_ACCT, "quotactl": syscall.SYS_QUOTACTL, "syslog": syscall.SYS_SYSLOG} {
+		if _, _, no := syscall.RawSyscall6(number, uintptr(nothing), 0, 0, 0, 0, 0); no != syscall.EPERM && no != syscall.ENOSYS && no != syscall.EACCES {
+			did = append(did, "come to "+name+": "+no.Error())
+		}
+	}
 	try("reboot", syscall.Reboot(0))
 	try("set the host's name", syscall.Sethostname([]byte("x")))
 	_, _, no := syscall.RawSyscall(syscall.SYS_SOCKET, 40, syscall.SOCK_STREAM, 0) // AF_VSOCK
