@@ -26,6 +26,9 @@ func (e *env) explainCmd() *cobra.Command {
 			if e.json {
 				return e.print(x)
 			}
+			if s, err := client.State(cmd.Context()); err == nil {
+				fmt.Fprintln(e.err, headline(s))
+			}
 			if x.Number != "" {
 				fmt.Fprintf(e.out, "%s has %s\n", x.What, x.Number)
 			}

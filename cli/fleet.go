@@ -247,7 +247,7 @@ func (e *env) nodeCmd() *cobra.Command {
 
 // nodes prints the machines of a system.
 func (e *env) nodes(s admin.State) {
-	fmt.Fprintln(e.err, e.headline(s))
+	fmt.Fprintln(e.err, headline(s))
 	rows := [][]string{{"NODE", "ROLE", "STATE", "ADDRESS", "SITE", "LABELS", "INSTANCES", "PLAN", "SINCE"}}
 	for _, n := range s.Nodes {
 		var labels []string

@@ -29,7 +29,7 @@ func (e *env) psCmd() *cobra.Command {
 }
 
 // headline says which system answers, and on what.
-func (e *env) headline(s admin.State) string {
+func headline(s admin.State) string {
 	up := 0
 	for _, n := range s.Nodes {
 		if n.State == "up" {
@@ -40,7 +40,7 @@ func (e *env) headline(s admin.State) string {
 }
 
 func (e *env) ps(s admin.State) {
-	fmt.Fprintln(e.err, e.headline(s))
+	fmt.Fprintln(e.err, headline(s))
 	if s.Control != "" {
 		fmt.Fprintf(e.err, "control does not answer (%s); this is the last that was seen, and requests go on\n", s.Control)
 	}

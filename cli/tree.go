@@ -29,6 +29,7 @@ type tree struct {
 	nodes   map[system.NodeID]string
 	since   map[system.InstanceID]time.Time // first sight, for the time it took
 	trouble string
+	head    string // elsewhere: the first line, once it is told
 }
 
 func newTree(e *env) *tree {
@@ -62,6 +63,10 @@ func (t *tree) show(s admin.State) {
 	if t.size != nil {
 		t.draw(s)
 		return
+	}
+	if t.head == "" {
+		t.head = headline(s)
+		fmt.Fprintln(t.w, t.head)
 	}
 	for _, n := range s.Nodes {
 		if was := t.nodes[n.Node]; was != n.State && (was != "" || n.State == "gone") {

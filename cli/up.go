@@ -116,11 +116,9 @@ func (e *env) upAfar(ctx context.Context, sys *system.System, o upOptions) error
 	if err != nil {
 		return err
 	}
-	s, err := client.State(ctx) // before builds, which take time
-	if err != nil {
+	if _, err := client.State(ctx); err != nil { // before builds, which take time
 		return err
 	}
-	fmt.Fprintln(e.err, e.headline(s))
 	if err := e.bundle(ctx, sys); err != nil {
 		return err
 	}

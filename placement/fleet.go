@@ -113,12 +113,8 @@ func outside(n *system.Seen, s *system.Service) string {
 	if s.Architecture != system.Single && s.Architecture != system.Replicated {
 		return "is an edge, which runs single and replicated services alone"
 	}
-	for _, c := range s.Placement.Constraints {
-		if c.Not {
-			continue
-		}
-		switch name := strings.TrimPrefix(c.Attribute, "node."); {
-		case name == "role" && c.Value == system.RoleEdge, name == "id" && c.Value == string(n.Node):
+	for _, c := range s.Placement.Constraints { // not its name: that is its own choice, and may be another machine's of old
+		if strings.TrimPrefix(c.Attribute, "node.") == "role" && c.Value == system.RoleEdge && !c.Not {
 			return ""
 		}
 	}

@@ -100,6 +100,8 @@ func ownReport(id identity.ID, op control.Op) error {
 		return fmt.Errorf("%s: %w", op.Key, err)
 	case seen.Node != id.Node || seen.Role != string(id.Role):
 		return fmt.Errorf("%w: %v reports as %s %s", control.ErrDenied, id, seen.Role, seen.Node)
+	case id.Role == identity.Edge && len(seen.Demand)+len(seen.Moving)+len(seen.Prepared) > 0: // it would move what it does not run
+		return fmt.Errorf("%w: %v speaks of services that it cannot run", control.ErrDenied, id)
 	case op.Lease == 0:
 		return fmt.Errorf("%w: %v reports without a lease", control.ErrDenied, id)
 	}

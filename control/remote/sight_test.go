@@ -136,6 +136,35 @@ func (s tap) tell(kvs []control.KV) {
 	}
 }
 
+// An edge's report cannot make others have more instances, or wait.
+func TestEdgeReportsItselfAlone(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.serve("s1", memory.New(), remote.Bounds{})
+	c := control.Cluster{Store: f.client(identity.Edge, "e1")}
+	lease, err := c.Grant(t.Context(), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := system.Seen{Node: "e1", Role: string(identity.Edge), Instances: []system.InstanceSeen{{Instance: "kiosk/1"}}}
+	if err := c.Report(t.Context(), &seen, lease); err != nil {
+		t.Errorf("of itself: %v", err)
+	}
+	for name, lie := range map[string]func(*system.Seen){
+		"demand":   func(s *system.Seen) { s.Demand = []system.Demand{{Service: "api", Inflight: 1e6}} },
+		"moving":   func(s *system.Seen) { s.Moving = []system.InstanceID{"api/1"} },
+		"prepared": func(s *system.Seen) { s.Prepared = []system.Prepared{{Service: "api", Why: "never"}} },
+		"role":     func(s *system.Seen) { s.Role = string(identity.Node) },
+		"name":     func(s *system.Seen) { s.Node = "n1" },
+	} {
+		s := seen
+		lie(&s)
+		if err := c.Report(t.Context(), &s, lease); !errors.Is(err, control.ErrDenied) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A call that the rights forbid is heard of, with who made it; one that they allow is not.
 func TestDeniedIsHeard(t *testing.T) {
 	t.Parallel()
