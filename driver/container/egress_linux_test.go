@@ -198,7 +198,7 @@ func TestProxyClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	by := &http.Client{Transport: &http.Transport{Dial: dialer.Dial, DisableKeepAlives: true}}
+	by := &http.Client{Transport: &http.Transport{DialContext: dialer.(netproxy.ContextDialer).DialContext, DisableKeepAlives: true}}
 	for name, one := range map[string]struct {
 		c  *http.Client
 		to string
