@@ -311,6 +311,12 @@ func TestFleet(t *testing.T) {
 	b.cable("up")
 	a.until("healed", 2*time.Minute, nodeUp("b"))
 
+	spread()
+	<-time.After(3 * time.Second) // the plan is written down
+	b.servesAlone(a, j)
+	j = b.join()
+	a.until("back again", time.Minute, nodeUp("b"))
+
 	if out, err := a.run("node", "rm", "b"); err != nil {
 		t.Fatalf("node rm: %v\n%s", err, out)
 	}
@@ -333,6 +339,38 @@ func TestFleet(t *testing.T) {
 	if out, err := a.run("audit", "--refused"); err != nil || !strings.Contains(out, "used up") || strings.Contains(out, "DELETE /v1/node") {
 		t.Errorf("audit --refused: %v: %s", err, out)
 	}
+}
+
+// servesAlone cuts the machine off, kills it, and starts it again: what ran there by the last plan runs, and its own doors answer, though nobody answers for
+// control. Then the cable is put in again.
+func (b *machine) servesAlone(a *machine, j *joined) {
+	b.t.Helper()
+	b.cable("down")
+	_ = j.cmd.Process.Kill()
+	j.ended(b.t)
+	alone := b.join()
+	var kept struct {
+		PortBase int `json:"port_base"`
+	}
+	text, err := os.ReadFile(filepath.Join(b.dir, ".servent", "member.json"))
+	if err == nil {
+		err = json.Unmarshal(text, &kept)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	began := time.Now()
+	b.heals(time.Minute, func() error {
+		out, err := b.curl(fmt.Sprintf("http://127.0.0.1:%d/c/x", kept.PortBase+1))
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	b.t.Logf("cut off and started anew, it answers after %v", time.Since(began))
+	_ = alone.cmd.Process.Kill()
+	alone.ended(b.t)
+	b.cable("up")
 }
 
 // acted says which words no line of the audit log has.

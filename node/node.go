@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -220,6 +221,9 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	rim.run(above, "agent", n.agent.Run)
 	rim.run(above, "follow", n.follow)
 	rim.run(above, "calls", n.listen)
+	if !n.boot.Emulated && n.boot.Role != identity.Server {
+		rim.run(above, "remember", n.remember)
+	}
 	rim.run(above, "keys", n.keys.Run)
 	if n.boot.Role == identity.Server {
 		rim.run(above, "conductor", conductor.New(conductor.Options{Cluster: n.cluster, Self: n.boot.ID, Dead: n.dead, Lead: n.lead, Log: n.log}).Run)
@@ -287,23 +291,44 @@ func (n *Node) shun(expelled []system.Expelled) {
 	n.shunned = denied
 }
 
-// follow makes every new view this node's: addresses, plan, table, doors. While control is away, or says
-// what cannot be read, the last plan stands.
+// follow makes every new view this node's. While control is away, or says what cannot be read, the last plan stands; a machine that starts
+// while nobody answers takes the one that it wrote down.
 func (n *Node) follow(ctx context.Context) error {
+	var one sync.Mutex // view at a time
+	heard := false
+	if !n.boot.Emulated && n.boot.Role != identity.Server {
+		silent := time.AfterFunc(recallAfter, func() {
+			one.Lock()
+			defer one.Unlock()
+			if v := n.recall(); !heard && v != nil && ctx.Err() == nil {
+				n.log.Warn("nobody answers for control; the plan of an earlier life stands", "plan", v.Plan.Generation)
+				n.take(ctx, v)
+			}
+		})
+		defer silent.Stop()
+	}
 	return n.cluster.Follow(ctx, func(err error) {
 		n.log.Warn("control is away; the last plan stands and requests go on", "err", err)
 	}, func(v *control.View) error {
-		n.shun(v.Expelled)
-		table := route.Build(v.Plan, v.Seen, n.boot.ID)
-		n.keys.Follow(table) // before this node says that it follows the plan, and before owners change by the table
-		n.view.Store(v)
-		n.agent.Follow(v.Plan)
-		n.overlays.follow(v.Plan)
-		n.overlays.attach(table)
-		n.stores.follow(v, table) // before their owners change by the table
-		n.table.Store(table)
-		n.news.tell()
-		n.doors.set(ctx, v.Plan)
+		one.Lock()
+		defer one.Unlock()
+		heard = true
+		n.take(ctx, v)
 		return nil
 	})
+}
+
+// take makes a view this node's: addresses, plan, table, doors.
+func (n *Node) take(ctx context.Context, v *control.View) {
+	n.shun(v.Expelled)
+	table := route.Build(v.Plan, v.Seen, n.boot.ID)
+	n.keys.Follow(table) // before this node says that it follows the plan, and before owners change by the table
+	n.view.Store(v)
+	n.agent.Follow(v.Plan)
+	n.overlays.follow(v.Plan)
+	n.overlays.attach(table)
+	n.stores.follow(v, table) // before their owners change by the table
+	n.table.Store(table)
+	n.news.tell()
+	n.doors.set(ctx, v.Plan)
 }

@@ -1,0 +1,74 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"servent/blob"
+	"servent/control"
+	"servent/system"
+)
+
+const (
+	lastName    = "last.json"
+	rememberGap = 2 * time.Second // between two writes
+	recallAfter = 3 * time.Second // of silence, from the start on
+)
+
+// last is what a node keeps of the cluster, so that it can start while nobody answers for control.
+type last struct {
+	Plan     *system.Plan      `json:"plan"`
+	Seen     []system.Seen     `json:"seen"`
+	Expelled []system.Expelled `json:"expelled,omitempty"`
+}
+
+// remember writes down every new plan, and what is seen with it, until ctx ends.
+func (n *Node) remember(ctx context.Context) error {
+	for written := (*control.View)(nil); ; {
+		changed := n.news.wait()
+		if v := n.view.Load(); v != written && v.Plan != nil && v.Rev > 0 { // one that was recalled has no revision
+			b, err := json.Marshal(last{v.Plan, v.Seen, v.Expelled})
+			if err == nil {
+				err = blob.Replace(n.lastFile(), b, 0o600)
+			}
+			if err != nil { // it serves all the same
+				n.log.Warn("keep the plan for a start without control", "err", err)
+			}
+			written = v
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rememberGap):
+		}
+	}
+}
+
+func (n *Node) lastFile() string { return filepath.Join(n.boot.Dir, lastName) }
+
+// recall is the view that was written down last, or nil.
+func (n *Node) recall() *control.View {
+	b, err := os.ReadFile(n.lastFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var l last
+	if err == nil {
+		err = json.Unmarshal(b, &l)
+	}
+	if err != nil || l.Plan == nil {
+		n.log.Warn("the plan that was kept cannot be read", "err", err)
+		return nil
+	}
+	return &control.View{Plan: l.Plan, Seen: l.Seen, Expelled: l.Expelled}
+}
