@@ -261,6 +261,9 @@ func TestFleet(t *testing.T) {
 	if got, err := a.curl(url + "/site/"); err != nil || got != "from the second machine" {
 		t.Fatalf("the second machine's service, asked for at the first: %q, %v\n%s", got, err, b.logs())
 	}
+	if got, err := b.curl("http://127.0.0.1:18080/site/"); err != nil || got != "from the second machine" {
+		t.Errorf("the web door of the second machine: %q, %v", got, err)
+	}
 	spread := func() { // new instances go where the fewest are
 		t.Helper()
 		for _, n := range []string{"front=1", "front=4"} {

@@ -1,13 +1,17 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"servent/identity"
 	"servent/route"
 	"servent/system"
 )
@@ -17,8 +21,8 @@ import (
 type doors struct {
 	node *Node
 
-	mu     sync.Mutex // guards open and closed
-	open   map[int]*door
+	mu     sync.Mutex       // guards open and closed
+	open   map[string]*door // by address
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -35,6 +39,29 @@ type opening struct {
 	instance system.InstanceID  // of a peer or next door
 	next     bool
 	by       system.By
+}
+
+// webPort is where a machine that joined a fleet has the web door for its own users.
+const webPort = 18080
+
+// published lists the ways in that a machine that joined a fleet has, as the first machine has them.
+func published(p *system.Plan) map[string]opening {
+	out := map[string]opening{}
+	if p == nil {
+		return out
+	}
+	for i := range p.Services {
+		s := &p.Services[i].Service
+		if len(s.Routes) > 0 {
+			out[net.JoinHostPort("127.0.0.1", strconv.Itoa(webPort))] = opening{by: system.ByRequest}
+		}
+		for _, port := range s.Ports {
+			if port.Published > 0 {
+				out[net.JoinHostPort(cmp.Or(port.Host, "127.0.0.1"), strconv.Itoa(port.Published))] = opening{service: s.Name, by: s.Switch.By}
+			}
+		}
+	}
+	return out
 }
 
 // wanted lists the doors that a plan asks of a node, by port offset.
@@ -73,36 +100,41 @@ func private(p *system.Plan, o opening) bool {
 // set opens and closes doors until they are those of the plan. A port that somebody else holds is
 // reported and tried again.
 func (ds *doors) set(ctx context.Context, p *system.Plan) {
-	want := wanted(p, ds.node.boot.ID)
+	want := map[string]opening{}
+	for offset, what := range wanted(p, ds.node.boot.ID) {
+		want[ds.node.address(offset)] = what
+	}
+	if b := &ds.node.boot; !b.Emulated && b.Role == identity.Node {
+		maps.Copy(want, published(p))
+	}
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	if ds.closed {
 		return
 	}
-	for offset, d := range ds.open {
-		if want[offset] != d.what {
+	for addr, d := range ds.open {
+		if want[addr] != d.what {
 			d.cancel()
-			delete(ds.open, offset)
+			delete(ds.open, addr)
 		}
 	}
-	for offset, what := range want {
-		if d := ds.open[offset]; d != nil {
+	for addr, what := range want {
+		if d := ds.open[addr]; d != nil {
 			d.inside.Store(private(p, what))
 			continue
 		}
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		d := &door{what: what, cancel: cancel}
 		d.inside.Store(private(p, what))
-		ds.open[offset] = d
-		ds.wg.Go(func() { ds.serve(ctx, offset, d) })
+		ds.open[addr] = d
+		ds.wg.Go(func() { ds.serve(ctx, addr, d) })
 	}
 }
 
 // serve opens one door and keeps it open. The port may be another door's or an instance's that is just
 // leaving: it is tried again for as long as the door is wanted.
-func (ds *doors) serve(ctx context.Context, offset int, d *door) {
-	what := d.what
-	addr, told := ds.node.address(offset), false
+func (ds *doors) serve(ctx context.Context, addr string, d *door) {
+	what, told := d.what, false
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 		if err == nil {

@@ -177,7 +177,7 @@ func build(boot Boot, o Options) (*Node, error) {
 		},
 		Station: n.place, Meter: n.meter, Hold: holdFor, Log: n.log})
 	n.overlays = newOverlays(boot.ID, n.link.Datagrams(), n.overlayOptions)
-	n.doors = doors{node: n, open: map[int]*door{}}
+	n.doors = doors{node: n, open: map[string]*door{}}
 	return n, nil
 }
 
