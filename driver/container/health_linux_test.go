@@ -121,6 +121,16 @@ func TestDeclared(t *testing.T) {
 	}
 }
 
+// A command is run in the container's network, not in the node's.
+func TestExecNetwork(t *testing.T) {
+	t.Parallel()
+	d := engine(t)
+	i := up(t, d, onDisk(t, probeImage(t, v1.Config{}), &system.Container{Ports: []int{7000}}), specFor(t, 1))
+	if err := i.Exec(t.Context(), []string{"/bin/probe", "links", "127.0.0.1:7000"}); err != nil {
+		t.Errorf("it does not see loopback alone, and its program on it: %v", err)
+	}
+}
+
 // A check that does not end in time leaves no process behind.
 func TestHungCheck(t *testing.T) {
 	t.Parallel()

@@ -372,7 +372,10 @@ func (i *instance) Exec(ctx context.Context, args []string) error {
 	}
 	said := &driver.Ending{}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, outputWait
-	err = cmd.Run()
+	// From the room: runc joins what is in the container's configuration, and its network is not.
+	if err = i.room.do(cmd.Start); err == nil {
+		err = cmd.Wait()
+	}
 	switch last := message(said.Last()); {
 	case err == nil:
 		return nil

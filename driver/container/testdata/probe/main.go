@@ -38,6 +38,17 @@ func main() {
 	case "true":
 	case "hang":
 		time.Sleep(time.Hour)
+	case "links":
+		links, err := net.Interfaces()
+		if c, no := net.Dial("tcp", os.Args[2]); no != nil {
+			err = no
+		} else {
+			c.Close()
+		}
+		if err != nil || len(links) != 1 {
+			fmt.Println(links, err)
+			os.Exit(1)
+		}
 	case "exists":
 		if _, err := os.Stat(os.Args[2]); err != nil {
 			fmt.Println(err)
