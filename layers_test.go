@@ -81,6 +81,7 @@ var floors = map[string]int{
 	"examples/order":        5,
 	"examples/shortener":    5,
 	"examples/split":        5,
+	"examples/containers":   5,
 	"examples/vm/guest":     5,
 	"examples/vm/image":     5,
 	"examples/tokens":       5,
