@@ -14,6 +14,9 @@ type Caller struct {
 	From string // address
 }
 
+// HereName is who acts at this machine, where it is written down who did what.
+const HereName = "admin door"
+
 type callerKey struct{}
 
 // As says who asks: whoever wraps [Door.Handler] has checked that it may. A request without one comes from this machine.
@@ -29,7 +32,7 @@ func callerOf(ctx context.Context) (Caller, bool) {
 
 // act is a request as it is written down.
 func act(r *http.Request, err error) system.Act {
-	a := system.Act{Time: time.Now().UTC(), What: r.Method + " " + r.URL.Path, Who: "admin door", Of: r.URL.RawQuery}
+	a := system.Act{Time: time.Now().UTC(), What: r.Method + " " + r.URL.Path, Who: HereName, Of: r.URL.RawQuery}
 	if c, far := callerOf(r.Context()); far {
 		a.Who, a.From = c.Who, c.From
 	}

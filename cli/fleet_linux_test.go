@@ -314,6 +314,9 @@ func TestFleet(t *testing.T) {
 	b.cable("up")
 	a.until("healed", 2*time.Minute, nodeUp("b"))
 
+	if out, err := a.run("up", "-d"); err != nil || !strings.Contains(out, "note: this file replaces what spiffe://") { // its own file knows of no site
+		t.Errorf("up with another file than the second machine's: %v: %s", err, out)
+	}
 	spread()
 	<-time.After(3 * time.Second) // the plan is written down
 	b.servesAlone(a, j)

@@ -101,6 +101,9 @@ func (e *env) change(ctx context.Context, client *admin.Client, sys *system.Syst
 	if err != nil {
 		return err
 	}
+	if changes(lines) {
+		e.replaces(ctx, client)
+	}
 	if err := client.Want(ctx, sys); err != nil {
 		return err
 	}
@@ -128,6 +131,23 @@ func (e *env) upAfar(ctx context.Context, sys *system.System, o upOptions) error
 	return e.change(ctx, client, sys, o)
 }
 
+// replaces says that the file takes the place of one that another machine of the fleet commanded: who starts a machine again should know.
+func (e *env) replaces(ctx context.Context, client *admin.Client) {
+	if s, err := client.State(ctx); err != nil || s.Context != "fleet" {
+		return
+	}
+	var last system.Act
+	_ = client.Audit(ctx, 0, func(a system.Act) error { // without it there is no note
+		if a.What == "PUT /v1/wanted" && a.Why == "" {
+			last = a
+		}
+		return nil
+	})
+	if last.Who != "" && last.Who != e.folder().Self() {
+		fmt.Fprintf(e.err, "note: this file replaces what %s said at %s\n", last.Who, last.Time.Local().Format(time.DateTime))
+	}
+}
+
 // upHere runs the system in this process until Ctrl-C.
 func (e *env) upHere(ctx context.Context, sys *system.System, o upOptions) error {
 	log, err := e.ownLog()
@@ -145,6 +165,7 @@ func (e *env) upHere(ctx context.Context, sys *system.System, o upOptions) error
 		cancel()
 		return errors.Join(err, <-ended)
 	}
+	e.replaces(ctx, client)
 	if err = client.Want(ctx, sys); err == nil {
 		err = e.settle(ctx, client, o)
 	}
@@ -219,6 +240,7 @@ func (e *env) upDetached(ctx context.Context, sys *system.System, o upOptions) e
 	if err != nil {
 		return err
 	}
+	e.replaces(ctx, client)
 	if err = client.Want(ctx, sys); err == nil {
 		err = e.settle(ctx, client, o)
 	}

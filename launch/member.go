@@ -110,6 +110,14 @@ func (f Folder) afar() (*admin.Client, error) {
 	}), nil
 }
 
+// Self is how the folder's machine is named where it is written down who did what.
+func (f Folder) Self() string {
+	if m, err := f.member(); err == nil {
+		return m.Credential.ID.String()
+	}
+	return admin.HereName
+}
+
 func (f Folder) way() (m member, way *fleet.Fleet, err error) {
 	if m, err = f.member(); err == nil {
 		way, err = fleet.Reach(m.Door, m.Credential)
