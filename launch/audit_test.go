@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -42,6 +43,25 @@ func TestAuditFlood(t *testing.T) {
 	if acts, err = a.acts(1); err != nil || len(acts) != 1 || acts[0].Why != "later" {
 		t.Errorf("after a while: %v, %v", acts, err)
 	}
+}
+
+// Whatever stands in the file, each of its lines is shown as one act, or the reading fails.
+func FuzzReadActs(f *testing.F) {
+	f.Add([]byte(`{"time":"2026-11-26T16:20:03Z","what":"join","who":"token x","from":"192.0.2.1:1","of":"b","why":"no"}` + "\n" + `{"time":"20`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		path := filepath.Join(t.TempDir(), "audit.log")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		acts, err := readActs(path)
+		lines := 0
+		for range bytes.Lines(text) {
+			lines++
+		}
+		if err == nil && len(acts) != lines {
+			t.Errorf("%d acts of %d lines", len(acts), lines)
+		}
+	})
 }
 
 // The last acts are read across files; a line that the power cut off is shown as that.
