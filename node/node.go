@@ -28,6 +28,7 @@ import (
 	"servent/request/l4"
 	"servent/request/l7"
 	"servent/route"
+	"servent/store"
 	"servent/system"
 )
 
@@ -155,7 +156,7 @@ func build(boot Boot, o Options) (*Node, error) {
 	}
 	n.process = process.New(process.Options{StateDir: boot.Dir, Self: exe, Log: n.log})
 	n.container = container.New(container.Options{Blobs: boot.Blobs, StateDir: boot.Dir, Log: n.log})
-	n.stores = &stores{node: n, open: map[system.InstanceID]http.Handler{}, terms: map[system.InstanceID]*terms{}, given: map[system.InstanceID][]uint64{}}
+	n.stores = &stores{node: n, open: map[system.InstanceID]http.Handler{}, alone: map[system.InstanceID]*store.Store{}, terms: map[system.InstanceID]*terms{}, given: map[system.InstanceID][]uint64{}}
 	n.bundles.node, n.bundles.store = n, &blob.Store{Dir: boot.Blobs}
 	n.agent = agent.New(agent.Options{
 		Node: boot.ID, Site: boot.Site, Host: boot.Host, PortBase: boot.PortBase, Dir: boot.Dir,

@@ -10,19 +10,6 @@ import (
 
 // lead is what the node does beside planning while its conductor leads.
 func (n *Node) lead(ctx context.Context, f control.Fence) {
-	schedule.Run(ctx, schedule.Options{
-		Store: n.cluster.Store, Fence: f, Changed: n.news.wait, Log: n.log,
-		Plan: func() *system.Plan { return n.view.Load().Plan },
-		URL: func(s system.ServiceName) string {
-			plan := n.view.Load().Plan
-			if plan == nil {
-				return ""
-			}
-			offset, ok := plan.Door(s)
-			if !ok {
-				return ""
-			}
-			return "http://" + n.address(offset)
-		},
-	})
+	schedule.Run(ctx, schedule.Options{Store: n.cluster.Store, Fence: f, Changed: n.news.wait, URL: n.door, Log: n.log,
+		Plan: func() *system.Plan { return n.view.Load().Plan }})
 }

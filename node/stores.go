@@ -30,6 +30,7 @@ type stores struct {
 
 	mu    sync.Mutex // guards what follows
 	open  map[system.InstanceID]http.Handler
+	alone map[system.InstanceID]*store.Store // those that tell of changes
 	terms map[system.InstanceID]*terms
 	given map[system.InstanceID][]uint64 // their last fences, also of those that are closed
 	view  *control.View                  // the newest one, and its table; nil: there was none yet
@@ -70,6 +71,10 @@ func (s *stores) start(spec driver.Spec, data string) (*inside.Program, error) {
 	}
 	s.mu.Lock()
 	s.open[spec.Instance] = db.Peer()
+	if svc.Architecture == system.Single {
+		s.alone[spec.Instance] = db
+		s.watch(spec.Instance, db, s.node.view.Load().Plan)
+	}
 	run := db.Run
 	if lease != nil {
 		if last := s.given[spec.Instance]; last != nil { // by an earlier life of the store under this node
@@ -91,6 +96,7 @@ func (s *stores) start(spec driver.Spec, data string) (*inside.Program, error) {
 	return &inside.Program{Handler: db, Run: run, Check: db.Check, Close: func() error {
 		s.mu.Lock()
 		delete(s.open, spec.Instance)
+		delete(s.alone, spec.Instance)
 		delete(s.terms, spec.Instance)
 		s.mu.Unlock()
 		return db.Close()
@@ -102,6 +108,9 @@ func (s *stores) follow(v *control.View, table *route.Table) {
 	s.mu.Lock() // until all have heard: none may hear of an older view later
 	defer s.mu.Unlock()
 	s.view, s.table = v, table
+	for id, db := range s.alone {
+		s.watch(id, db, v.Plan)
+	}
 	for _, t := range s.terms {
 		t.follow(v, table)
 	}

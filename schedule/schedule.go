@@ -85,7 +85,7 @@ func (r *runner) follow(ctx context.Context, plan *system.Plan, now time.Time) {
 	for i := range services(plan) {
 		s := &plan.Services[i].Service
 		for n, on := range s.On {
-			if on.Cron == "" {
+			if on.Cron == "" { // it is called by something else
 				continue
 			}
 			key := string(s.Name) + "/" + strconv.Itoa(n)

@@ -38,11 +38,12 @@ var (
 // disk is the database with its queue of writes. Whoever finds nobody committing commits for all who wait:
 // many writes, one fsync, and no goroutine that would have to be started.
 type disk struct {
-	db    *bbolt.DB
-	clock *clock
-	keep  time.Duration
-	tree  *tree         // nil: no index is kept
-	turn  chan struct{} // one slot: its holder commits
+	db      *bbolt.DB
+	clock   *clock
+	keep    time.Duration
+	tree    *tree         // nil: no index is kept
+	watches *watches      // nil: nobody is told of changes
+	turn    chan struct{} // one slot: its holder commits
 
 	mu     sync.Mutex // guards what follows
 	queue  []*op
@@ -221,6 +222,17 @@ func (t *txn) put(key string, old, r record) error {
 	if err := t.Bucket(bucketData).Put([]byte(key), r.append(make([]byte, 0, len(r.value)+128))); err != nil {
 		return err
 	}
+	if gone := old.version.Clock == 0 || old.dead; old.version != r.version || old.dead != r.dead {
+		op := "put"
+		if r.dead {
+			op = "delete"
+		}
+		if !r.dead || !gone {
+			if err := t.note(key, op); err != nil {
+				return err
+			}
+		}
+	}
 	return t.index(key, old.version, r.version)
 }
 
@@ -231,6 +243,11 @@ func (t *txn) remove(key string, old record) error {
 	}
 	if err := t.Bucket(bucketData).Delete([]byte(key)); err != nil {
 		return err
+	}
+	if old.version.Clock != 0 && !old.dead {
+		if err := t.note(key, "delete"); err != nil {
+			return err
+		}
 	}
 	return t.index(key, old.version, Version{})
 }

@@ -70,6 +70,7 @@ type Store struct {
 	fences  fences
 	hints   hinted
 	turns   turns
+	watches watches
 	counts  counts
 	life    context.Context // of calls that outlive the request that made them; ends with Close
 	end     context.CancelFunc
@@ -90,7 +91,8 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	s.disk = &disk{db: db, clock: s.clock, turn: make(chan struct{}, 1)}
+	s.watches.news = make(chan struct{})
+	s.disk = &disk{db: db, clock: s.clock, turn: make(chan struct{}, 1), watches: &s.watches}
 	if o.Cluster != nil && !o.OneCopy {
 		s.tree = newTree(o.Cluster.Partition, o.Cluster.Partitions())
 		s.disk.tree, s.disk.keep = s.tree, o.Keep
@@ -137,7 +139,7 @@ func checkName(name string) error {
 // load makes the buckets, takes up the clock, and brings the index into the shape that the cluster wants.
 func (s *Store) load() error {
 	return s.disk.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketData, bucketDue, bucketIndex, bucketHints, bucketFence, bucketMeta} {
+		for _, name := range [][]byte{bucketData, bucketDue, bucketIndex, bucketHints, bucketFence, bucketMeta, bucketOut, bucketTo} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -209,13 +211,14 @@ func (s *Store) loadTree(tx *bbolt.Tx) error {
 	})
 }
 
-// Run expires values, hands hints over and compares copies with peers until ctx ends.
+// Run expires values, tells who watches, hands hints over and compares copies with peers until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	if s.tree != nil {
 		work.Go(func() { s.repairLoop(ctx) })
 	}
+	work.Go(func() { s.tellAll(ctx) })
 	tick := time.NewTicker(s.o.Sweep)
 	defer tick.Stop()
 	for {

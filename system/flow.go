@@ -41,10 +41,14 @@ type Choice struct {
 	Else []Step            `json:"else,omitempty"`
 }
 
-// Trigger is what calls a service though no client does: a cron.
+// Trigger is what calls a service though no client does: the clock, or a change of a key in a builtin kv.
 type Trigger struct {
-	Cron   string `json:"cron"`
-	Zone   string `json:"zone,omitempty"` // UTC when it is empty
+	Cron string `json:"cron,omitempty"`
+	Zone string `json:"zone,omitempty"` // UTC when it is empty
+
+	Change ServiceName `json:"change,omitempty"` // a kv
+	Prefix string      `json:"prefix,omitempty"` // of its keys; empty: all
+
 	Method string `json:"method"`
 	Path   string `json:"path"`
 	Body   string `json:"body,omitempty"` // JSON
