@@ -107,6 +107,17 @@ func bundle(ctx context.Context, s *system.Service, store *blob.Store, told func
 func image(ctx context.Context, s *system.Service, store *blob.Store, told func(Step)) error {
 	sw := &s.Software
 	path, local := container.Local(sw.From)
+	if sw.Recipe != nil {
+		dir, err := os.MkdirTemp("", "servent-build-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		path = filepath.Join(dir, filepath.Base(path))
+		if err := buildImage(ctx, s, path, told); err != nil {
+			return err
+		}
+	}
 	if local {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(sw.Dir, path)

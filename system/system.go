@@ -108,7 +108,6 @@ const (
 	Origin  SoftwareKind = "origin"  // an HTTP server that runs elsewhere
 	Builtin SoftwareKind = "builtin" // kv, index, flow
 	Image   SoftwareKind = "image"   // a container image
-	Build   SoftwareKind = "build"   // a container image to be built
 )
 
 // Software is what runs.
@@ -117,6 +116,7 @@ type Software struct {
 	From    string       `json:"from,omitempty"`    // module, disk, folder, URL, built-in or image; empty for process
 	Run     []string     `json:"run,omitempty"`     // process: program and arguments
 	Build   []string     `json:"build,omitempty"`   // process: command that makes the program when sources are newer
+	Recipe  *Recipe      `json:"recipe,omitempty"`  // image: how it is built; nil: it is fetched
 	Include []string     `json:"include,omitempty"` // process: further files and folders of the bundle
 	Dir     string       `json:"dir,omitempty"`     // absolute folder that relative paths start from
 	Digest  Digest       `json:"digest,omitempty"`  // of the bundle; set by launch
@@ -136,6 +136,15 @@ type Machine struct {
 	Warm     bool   `json:"warm,omitempty"`      // it starts from a state that was saved when it first answered
 	Memory   int64  `json:"memory,omitempty"`    // bytes; 0 means 256 MiB
 	CPUs     int    `json:"cpus,omitempty"`      // 0 means 1
+}
+
+// Recipe is how an image is built: Compose's build.
+type Recipe struct {
+	Context    string            `json:"context"`              // a folder, absolute or from Software.Dir, or a URL
+	Dockerfile string            `json:"dockerfile,omitempty"` // in the context; empty: Dockerfile
+	Inline     string            `json:"inline,omitempty"`     // its text, instead
+	Target     string            `json:"target,omitempty"`     // stage
+	Args       map[string]string `json:"args,omitempty"`
 }
 
 // Container are the words of Compose that change how an image runs. Zero values leave it to the image.

@@ -12,7 +12,6 @@ import (
 	"servent/architecture"
 	"servent/system"
 	"servent/system/notation"
-	"servent/system/sysfile/schema"
 )
 
 // built says which software runs today.
@@ -92,8 +91,6 @@ func (c checker) software() {
 			c.unbuilt(at, "%q is not built yet; these are: %s, %s", c.s.Software.From, kv, flow)
 		}
 	case k == "" || slices.Contains(built, k):
-	case k == system.Build:
-		c.unbuilt(c.at.key(string(k)), "%s; runs today: %s", schema.Treatments()["services.*."+string(k)].Refused, words(built))
 	default:
 		c.unbuilt(c.x(string(k)), "%q is not built yet; runs today: %s", k, words(built))
 	}

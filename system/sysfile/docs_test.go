@@ -358,7 +358,11 @@ func TestEveryNoteIsSaid(t *testing.T) {
 		}
 		keys := strings.Split(strings.ReplaceAll(key, "services.*", "services.a"), ".")
 		doc := fill(schema.Rules(), keys)
-		within(doc, "services", "a")["x-servent"] = map[string]any{"process": "./a"}
+		if strings.HasPrefix(key, "services.*.build.") {
+			within(doc, "services", "a", "build")["context"] = "."
+		} else {
+			within(doc, "services", "a")["x-servent"] = map[string]any{"process": "./a"}
+		}
 		within(doc, "configs", "x")["environment"] = "HOME"
 		within(doc, "secrets", "x")["environment"] = "HOME"
 		text := indented(t, doc)

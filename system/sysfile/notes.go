@@ -20,9 +20,6 @@ func (f *file) notes(s *system.System) {
 	for i := range s.Services {
 		one := &s.Services[i]
 		at := path{"services", string(one.Name)}
-		if one.Software.Kind == system.Build {
-			continue // all of it is for what is not built
-		}
 		found, _ := spots(f.main, at)
 		for _, sp := range found {
 			f.noteKeys(sp.src, sp.val, at, "services.*", 0)
@@ -92,7 +89,7 @@ func (f *file) why(at path, t schema.Treatment) string {
 // contains says that a service is a container image.
 func (f *file) contains(service string) bool {
 	s := f.project.Services[service]
-	if s.Image == "" || s.Build != nil {
+	if s.Image == "" && s.Build == nil {
 		return false
 	}
 	x := value{f, path{"services", service, "x-servent"}, s.Extensions["x-servent"]}
@@ -129,7 +126,7 @@ func (f *file) noteIdle(s *system.Service) {
 		}
 	}
 	switch s.Software.Kind {
-	case system.Image, system.Build:
+	case system.Image:
 	case system.Process:
 		f.noteIf(x.key("egress"), "not acted on: a process reaches what its node does; run it from an image to bound it")
 	default:

@@ -201,6 +201,9 @@ func (f *file) software(c types.ServiceConfig, x value) system.Software {
 		s.From, s.Run, s.Build, s.Include = "", command(v.key("run")), command(v.key("build")), v.key("include").texts()
 	case s.Kind == system.Process:
 		s.From, s.Run = "", command(v)
+	case c.Build != nil && last(v.at) == "build":
+		s.Kind, s.From, s.Recipe = system.Image, "docker-archive:./"+c.Name+".tar", recipe(c.Build)
+		fallthrough
 	case s.Kind == system.Image:
 		s.Container = contained(c)
 		s.Container.Egress = read(x.key("egress"), notation.Truth)
@@ -227,6 +230,11 @@ func machine(v value) *system.Machine {
 		Port:     read(v.key("port"), notation.Target),
 		Warm:     read(v.key("warm"), notation.Truth),
 	}
+}
+
+// recipe is Compose's build. A value that is nowhere is left out, as in an environment.
+func recipe(b *types.BuildConfig) *system.Recipe {
+	return &system.Recipe{Context: b.Context, Dockerfile: b.Dockerfile, Inline: b.DockerfileInline, Target: b.Target, Args: environment(b.Args)}
 }
 
 // contained is what the file says of how an image runs.
