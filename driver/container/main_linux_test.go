@@ -96,7 +96,7 @@ func layer(t *testing.T, entries ...entry) v1.Layer {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }, tarball.WithCompressedCaching)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,15 +137,24 @@ func probeImage(t *testing.T, cfg v1.Config) v1.Image {
 	if cfg.Entrypoint == nil {
 		cfg.Entrypoint = []string{"/bin/probe"}
 	}
-	return imageOf(t, cfg, layer(t,
-		entry{tar.Header{Typeflag: tar.TypeReg, Name: "bin/probe", Mode: 0o755}, string(b)},
-		file1("etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"),
-		file1("etc/group", "root:x:0:\napp:x:1000:\nextra:x:2000:app\n"),
-		entry{tar.Header{Typeflag: tar.TypeDir, Name: "tmp", Mode: 0o1777}, ""},
-		entry{tar.Header{Typeflag: tar.TypeDir, Name: "srv/data", Mode: 0o755, Uid: 1000, Gid: 1000}, ""},
-		entry{tar.Header{Typeflag: tar.TypeReg, Name: "srv/data/first", Mode: 0o644, Uid: 1000, Gid: 1000}, "from the image"},
-	))
+	probeOnce.Do(func() {
+		probeLayer = layer(t,
+			entry{tar.Header{Typeflag: tar.TypeReg, Name: "bin/probe", Mode: 0o755}, string(b)},
+			file1("etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"),
+			file1("etc/group", "root:x:0:\napp:x:1000:\nextra:x:2000:app\n"),
+			entry{tar.Header{Typeflag: tar.TypeDir, Name: "tmp", Mode: 0o1777}, ""},
+			entry{tar.Header{Typeflag: tar.TypeDir, Name: "srv/data", Mode: 0o755, Uid: 1000, Gid: 1000}, ""},
+			entry{tar.Header{Typeflag: tar.TypeReg, Name: "srv/data/first", Mode: 0o644, Uid: 1000, Gid: 1000}, "from the image"},
+		)
+	})
+	return imageOf(t, cfg, probeLayer)
 }
+
+// The layer of the test program is packed once.
+var (
+	probeOnce  sync.Once
+	probeLayer v1.Layer
+)
 
 // onDisk writes an image as an OCI layout and returns its artifact.
 func onDisk(t *testing.T, img v1.Image, c *system.Container) driver.Artifact {
