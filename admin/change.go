@@ -249,7 +249,11 @@ func (d *Door) uncordon(w http.ResponseWriter, r *http.Request) error { return d
 func (d *Door) mark(w http.ResponseWriter, r *http.Request, drained bool) error {
 	node, s := system.NodeID(r.URL.Query().Get("node")), d.State()
 	if s.node(node) == nil {
-		return &coded{http.StatusNotFound, &system.Hint{Err: fmt.Errorf("no node %q", node), Next: "servent node ls"}}
+		var names []string
+		for _, n := range s.Nodes {
+			names = append(names, string(n.Node))
+		}
+		return &coded{http.StatusNotFound, &system.Hint{Err: fmt.Errorf("no node %q; the nodes are %s", node, strings.Join(names, ", ")), Next: "servent node ls"}}
 	}
 	say := d.Cluster.Uncordon
 	if drained {
