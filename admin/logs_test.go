@@ -60,6 +60,10 @@ func (s *stage) Logs(ctx context.Context, id system.NodeID, q LogQuery) (io.Read
 			}
 			changed := s.wait()
 			s.mu.Lock()
+			if life.Err() != nil { // what is written after its end it did not read
+				s.mu.Unlock()
+				return
+			}
 			lines = of()[all:]
 			all += len(lines)
 			s.mu.Unlock()
@@ -198,9 +202,9 @@ func TestFollowLosesNoLine(t *testing.T) {
 	}{
 		{"old, of a clock that is ahead", func() { s.say("node-1", "api/1", 3, "older than the newest of another") }},
 		{"older than the newest of another", func() {
-			s.kill("node-1") // the last words are on its disk, nobody has read them
-			s.say("node-1", "api/1", 4, "last words")
-			s.show(seenWith(placed{"node-2": {"api/2", "api/3"}}))
+			s.show(seenWith(placed{"node-2": {"api/2", "api/3"}})) // first: it could be read again before it is missed
+			s.kill("node-1")
+			s.say("node-1", "api/1", 4, "last words") // they are on its disk, nobody has read them
 			s.say("node-2", "api/3", 5, "new instance")
 		}},
 		{"new instance", func() {
