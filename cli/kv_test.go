@@ -151,6 +151,7 @@ func divided(t *testing.T, file string) {
 func TestCompareStore(t *testing.T) {
 	t.Parallel()
 	w := example(t, "store")
+	w.write("compose.yaml", strings.Replace(w.read("compose.yaml"), "uniform of 200", "uniform of 20", 1)) // so few requests must meet keys again
 	r := compared(t, w, "--nodes", "1,2", "--repeats", "3", "--no-fault")
 	if len(r.Variants) != 4 {
 		t.Fatalf("%d variants, want single, replicated, partitioned and ring", len(r.Variants))
