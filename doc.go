@@ -7,7 +7,7 @@
 //
 //	0 words     system, blob, identity, meter, peer, peer/keyspace
 //	1 decide    placement, route, architecture, overlay/…
-//	2 reach     system/sysfile (with its schema and edit), link, peer/wire, peer/sim, control, driver, store/journal
+//	2 reach     system/sysfile (with its schema and edit), link, request/h1, peer/wire, peer/sim, control, driver, store/journal
 //	3 act       conductor, agent, request, store, flow, schedule, admin, console, fleet
 //	4 assemble  node, and what a comparison is made of: lab/result, lab/load, lab/law, lab/check, lab/host, lab/accesslog
 //	5           launch; overlay/study; and what lab/report draws with: lab/report/figure

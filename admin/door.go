@@ -43,6 +43,8 @@ type Machines interface {
 	History() ([]Revision, error)
 	// Revision is a system that was wanted; of 0 the one before the last.
 	Revision(n int) (*system.System, error)
+	// CA is the certificate of the system's own authority, in PEM; nil: it has none.
+	CA() ([]byte, error)
 	// Stop ends everything; with volumes also the data. It returns at once.
 	Stop(volumes bool)
 }
@@ -107,7 +109,21 @@ type NodeMeter struct {
 	Rows    []meter.Row   `json:"rows"`
 	Station *Station      `json:"station,omitempty"` // of an emulated node
 	Link    Traffic       `json:"link"`              // with all other nodes, control's own included
+	CPU     float64       `json:"cpu_seconds"`       // of the node itself, with all that it does for instances; without theirs
+	Used    []Used        `json:"used"`              // by instances
 	Error   string        `json:"error,omitempty"`   // why it did not answer; then there are no rows
+}
+
+// Used is what one instance has used since it was started. One inside the node (a module, files) has no processor time of its
+// own: it is the node's.
+type Used struct {
+	Instance system.InstanceID `json:"instance"`
+	Started  time.Time         `json:"started"`
+	StartMS  float64           `json:"start_ms"` // until it was ready
+	CPU      float64           `json:"cpu_seconds"`
+	Memory   int64             `json:"memory"` // bytes resident
+	Pids     int               `json:"pids,omitempty"`
+	Calls    int64             `json:"calls,omitempty"`
 }
 
 // Traffic is what went between a node and all others. Bytes are those on the wire.
@@ -214,6 +230,8 @@ func (d *Door) answers() http.Handler {
 		"POST /v1/label":    d.label,
 		"DELETE /v1/node":   d.remove,
 		"GET /v1/audit":     d.audit,
+
+		"GET /v1/certificates": d.certificates,
 		"/v1/": func(_ http.ResponseWriter, r *http.Request) error {
 			return &coded{http.StatusNotFound, fmt.Errorf("no answer to %s %s; docs/admin-api.md lists them", r.Method, r.URL.Path)}
 		},

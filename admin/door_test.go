@@ -94,6 +94,8 @@ func (s *stage) Apply(ctx context.Context, sys *system.System) error {
 }
 func (s *stage) Nodes() []NodeState     { return s.machines }
 func (s *stage) Published() []Published { return nil }
+func (s *stage) CA() ([]byte, error)    { return []byte("ca"), nil }
+
 func (s *stage) History() ([]Revision, error) {
 	return []Revision{{N: 1, What: "first", Now: true}}, nil
 }

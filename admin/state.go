@@ -45,6 +45,7 @@ type NodeState struct {
 	Drained  bool              `json:"drained,omitempty"` // it gets nothing, and keeps what is tied to its data
 	Plan     int64             `json:"plan"`              // generation that it follows
 	Since    time.Time         `json:"since"`             // of its process when it is up, else of its state
+	Names    string            `json:"names,omitempty"`   // host:port of its name server; empty: nothing is switched by name
 }
 
 // States of a node.
@@ -127,6 +128,9 @@ func NewState(v *control.View, machines []NodeState, published []Published) Stat
 	for _, seen := range v.Seen {
 		if !s.node(seen.Node).Runs() {
 			continue
+		}
+		if v.Plan.Names > 0 {
+			s.node(seen.Node).Names = net.JoinHostPort(seen.Address, strconv.Itoa(seen.PortBase+v.Plan.Names))
 		}
 		for _, d := range v.Plan.Doors {
 			s.Doors = append(s.Doors, DoorState{seen.Node, d.Service, net.JoinHostPort(seen.Address, strconv.Itoa(seen.PortBase+d.Offset))})

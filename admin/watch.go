@@ -125,6 +125,9 @@ func (d *Door) meter(w http.ResponseWriter, r *http.Request) error {
 			if m.Rows == nil {
 				m.Rows = []meter.Row{}
 			}
+			if m.Used == nil {
+				m.Used = []Used{}
+			}
 			meters[i] = m
 		})
 	}

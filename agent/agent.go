@@ -353,6 +353,8 @@ func (p *furnisher) Start(ctx context.Context, spec driver.Spec) (driver.Instanc
 		at.contain(made)
 		spec.Mounts = made.mounts
 		spec.Ways = Ways(plan, &p.in.assignment, p.in.service, at, a.opts.Host)
+	case system.Wasm:
+		spec.Ways = Calls(plan, p.in.service, at)
 	case system.VM:
 		at.enclose()
 		spec.Ways = Ways(plan, &p.in.assignment, p.in.service, at, a.opts.Host)

@@ -58,6 +58,24 @@ func Ways(plan *system.Plan, as *system.Assignment, service *system.Service, at 
 	return all
 }
 
+// Calls are the doors that a WebAssembly module may call: of the services that its own names in depends_on, if they are switched by request.
+func Calls(plan *system.Plan, service *system.Service, at Place) []driver.Way {
+	var all []driver.Way
+	for _, d := range plan.Doors {
+		other := plan.Deployment(d.Service)
+		named := slices.ContainsFunc(service.DependsOn, func(on system.Dependency) bool { return on.Service == d.Service })
+		if !named || other == nil || other.Service.Switch.By != system.ByRequest {
+			continue
+		}
+		way := driver.Way{Name: string(d.Service), Port: 80, To: net.JoinHostPort(at.Host, strconv.Itoa(at.PortBase+d.Offset))}
+		if other.Service.Software.Kind == system.Builtin {
+			way.Builtin = other.Service.Software.From
+		}
+		all = append(all, way)
+	}
+	return all
+}
+
 // portsOf are the ports by which others know a service: those it names, and what its protocol has.
 func portsOf(s *system.Service) []int {
 	var ports []int

@@ -111,7 +111,7 @@ func peers(plan *system.Plan, service *system.Service, at Place) []string {
 // url is where an offset of this node answers, in the words of the service's protocol.
 func (at Place) url(s *system.Service, offset int) string {
 	scheme := "http://"
-	if s.Switch.By == system.ByConnection {
+	if s.Switch.By != system.ByRequest {
 		scheme = "tcp://"
 	}
 	return scheme + net.JoinHostPort(at.Host, strconv.Itoa(at.PortBase+offset))

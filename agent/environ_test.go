@@ -95,3 +95,29 @@ func TestEnvName(t *testing.T) {
 		}
 	}
 }
+
+// A module may call what its service names in depends_on, if that is called by request, and nothing else.
+func TestCalls(t *testing.T) {
+	plan := planOf(1, system.Assignment{Instance: "fn/1", Port: 12}, system.Assignment{Instance: "db/1", Port: 14},
+		system.Assignment{Instance: "raw/1", Port: 16}, system.Assignment{Instance: "other/1", Port: 18})
+	for i := range plan.Services {
+		s := &plan.Services[i].Service
+		s.Switch.By = system.ByRequest
+		switch s.Name {
+		case "db":
+			s.Software = system.Software{Kind: system.Builtin, From: "kv"}
+		case "raw":
+			s.Switch.By = system.ByConnection
+		}
+	}
+	service := plan.Deployment("fn").Service
+	at := Place{Host: "127.77.0.1", PortBase: 20000}
+	if got := Calls(plan, &service, at); len(got) > 0 {
+		t.Errorf("Calls() = %v without depends_on, want none", got)
+	}
+	service.DependsOn = []system.Dependency{{Service: "db"}, {Service: "raw"}, {Service: "gone"}}
+	got := Calls(plan, &service, at)
+	if len(got) != 1 || got[0].Name != "db" || got[0].Builtin != "kv" || !strings.HasPrefix(got[0].To, "127.77.0.1:200") {
+		t.Errorf("Calls() = %+v, want the door of db alone", got)
+	}
+}

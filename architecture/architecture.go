@@ -4,6 +4,7 @@
 package architecture
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -143,6 +144,8 @@ type Calls struct {
 	Min, Max int           // instances
 	Inflight int           // requests at a time that one instance is made for
 	Idle     time.Duration // how long an instance is kept that calls do not need
+	Warm     time.Duration // times without calls up to this are learnt; 0: none
+	CPU      float64       // processors that one instance is made for; 0: that is no goal
 }
 
 // Defaults of [Calls].
@@ -164,7 +167,7 @@ func CallsOf(s *system.Service) (Calls, bool) {
 	if !Wakes(s) {
 		return goalOf(s)
 	}
-	c := Calls{Min: s.Scale.Min, Max: s.Scale.Max, Inflight: s.Scale.Inflight, Idle: s.Scale.Idle}
+	c := Calls{Min: s.Scale.Min, Max: s.Scale.Max, Inflight: s.Scale.Inflight, Idle: s.Scale.Idle, Warm: s.Scale.Warm}
 	if c.Max == 0 {
 		c.Max = max(CallsMax, c.Min)
 	}
@@ -180,14 +183,14 @@ func CallsOf(s *system.Service) (Calls, bool) {
 	return c, true
 }
 
-// goalOf are the bounds of a service that has a goal, scale.inflight, and room for it.
+// goalOf are the bounds of a service that has a goal, scale.inflight or scale.cpu, and room for it.
 func goalOf(s *system.Service) (Calls, bool) {
 	row, _ := Of(s.Architecture)
-	c := Calls{Min: Count(s, 0), Max: s.Scale.Max, Inflight: s.Scale.Inflight, Idle: s.Scale.Idle}
+	c := Calls{Min: Count(s, 0), Max: s.Scale.Max, Inflight: s.Scale.Inflight, Idle: s.Scale.Idle, CPU: s.Scale.CPU * cmp.Or(s.Limits.CPUs, 1)}
 	if c.Idle == 0 {
 		c.Idle = GoalIdle
 	}
-	return c, row.Where == SomeNodes && c.Inflight > 0 && c.Max > c.Min
+	return c, row.Where == SomeNodes && (c.Inflight > 0 || c.CPU > 0) && c.Max > c.Min
 }
 
 // Most is how many instances a service may come to have when that many nodes are eligible for it.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,20 +26,92 @@ func runs(t *testing.T) {
 	}
 }
 
+// exampleContainers makes the example's images and its file.
+func exampleContainers(w *world) {
+	w.t.Helper()
+	if out, err := exec.Command("go", "run", "servent/examples/containers", "images", filepath.Join(w.dir, "out")).CombinedOutput(); err != nil {
+		w.t.Fatalf("%v: %s", err, out)
+	}
+	file, err := os.ReadFile("../examples/containers/compose.yaml")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.write("compose.yaml", strings.Replace(string(file), `"18080:8080"`, `"8080"`, 1))
+}
+
+// The same example where there is no runc, by podman: the program, built without the C library, finds it by DOCKER_HOST.
+func TestExampleContainersByPodman(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("podman"); err != nil || os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("podman is not installed, or this is not root")
+		}
+		t.Skip("podman is not installed, or this is not root")
+	}
+	dir, err := os.MkdirTemp("", "engine-") // the path of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	// Lower bounds than podman's own, which some machines do not let it give away.
+	bounds := "[containers]\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]\n"
+	if err := os.WriteFile(dir+"/containers.conf", []byte(bounds), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	service := exec.Command("podman", "--root", dir+"/root", "--runroot", dir+"/run", "--tmpdir", dir+"/tmp", "system", "service", "--time=0", "unix://"+dir+"/s")
+	service.Dir = dir // conmon leaves files where it stands
+	service.Env = append(os.Environ(), "CONTAINERS_CONF="+dir+"/containers.conf")
+	if err := service.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = service.Process.Signal(os.Interrupt)
+		_ = service.Wait() // how it ends is its affair
+		_ = exec.Command("umount", "-R", "-l", dir+"/root/overlay").Run()
+	})
+	w := &world{t: t, dir: t.TempDir()}
+	exampleContainers(w)
+	servent := filepath.Join(dir, "servent")
+	build := exec.Command("go", "build", "-o", servent, "servent/cmd/servent")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	run := func(args ...string) string {
+		cmd := exec.Command(servent, append([]string{"-C", w.dir}, args...)...)
+		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+dir+"/s", "PATH="+dir) // where there is no runc
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	run("up", "-d")
+	down := sync.OnceFunc(func() { run("down") })
+	defer down()
+	url := "http://" + w.published("web")
+	seen, said := map[string]bool{}, ""
+	for range 30 {
+		said = fresh(t, url+"/")
+		seen[strings.TrimSpace(said[strings.LastIndex(said, " ")+1:])] = true
+	}
+	if len(seen) != 3 || !strings.HasPrefix(said, "visit 30,") {
+		t.Errorf("answered by %v, the last says %q, want three and visit 30", seen, said)
+	}
+	down()
+	left, err := exec.Command("podman", "--root", dir+"/root", "--runroot", dir+"/run", "--tmpdir", dir+"/tmp", "ps", "--all", "--quiet").Output()
+	if err != nil || len(left) > 0 {
+		t.Errorf("podman has %q left, %v", left, err)
+	}
+}
+
 // The example of containers: its images are made, its replicas share a port, its count outlives it, and one that
 // takes too much memory is ended while the others answer.
 func TestExampleContainers(t *testing.T) {
 	t.Parallel()
 	runs(t)
 	w := &world{t: t, dir: t.TempDir()}
-	if out, err := exec.Command("go", "run", "servent/examples/containers", "images", filepath.Join(w.dir, "out")).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	file, err := os.ReadFile("../examples/containers/compose.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.write("compose.yaml", strings.Replace(string(file), `"18080:8080"`, `"8080"`, 1))
+	exampleContainers(w)
 	w.up()
 	visit := regexp.MustCompile(`^visit (\d+), by (web-[123])\n$`)
 	seen, last := map[string]bool{}, ""

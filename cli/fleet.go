@@ -201,7 +201,7 @@ func (e *env) auditCmd() *cobra.Command {
 func (e *env) nodeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
-		Short: "The machines of the system: list, label, remove",
+		Short: "The machines of the system: list, label, remove, run by systemd",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -241,7 +241,7 @@ func (e *env) nodeCmd() *cobra.Command {
 			return client.Remove(cmd.Context(), system.NodeID(args[0]))
 		},
 	}
-	cmd.AddCommand(ls, label, rm)
+	cmd.AddCommand(ls, label, rm, e.installCmd(), e.uninstallCmd())
 	return cmd
 }
 

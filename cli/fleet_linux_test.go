@@ -198,6 +198,8 @@ const fleetFileMore = fleetFile + `
       route: /site/*
 secrets:
   key: {file: ./key}
+x-servent:
+  web: {https: 8443, certificates: [{cert: mine.pem, key: mine.key}]}
 `
 
 func nodeUp(id system.NodeID) func(admin.State) bool {
@@ -234,6 +236,7 @@ func TestFleet(t *testing.T) {
 	b.write("compose.yaml", fleetFileMore)
 	b.write("site/site/index.html", "from the second machine")
 	b.write("key", "a secret")
+	certified(t, b.dir, "mine", "shop.example.org")
 	for verb, words := range map[string]string{"down": "a at " + a.host, "console": "a at " + a.host, "up --as c": "has joined one"} {
 		if out, err := b.run(strings.Fields(verb)...); err == nil || !strings.Contains(out, words) {
 			t.Errorf("%s on a member: %v: %s; want words with %q", verb, err, out, words)
@@ -254,7 +257,7 @@ func TestFleet(t *testing.T) {
 	}
 	url := ""
 	for _, p := range a.state().Published {
-		if p.Service == "front" {
+		if p.Service == "front" && strings.HasPrefix(p.URL, "http:") {
 			url = p.URL
 		}
 	}
@@ -263,6 +266,17 @@ func TestFleet(t *testing.T) {
 	}
 	if got, err := b.curl("http://127.0.0.1:18080/site/"); err != nil || got != "from the second machine" {
 		t.Errorf("the web door of the second machine: %q, %v", got, err)
+	}
+	for _, m := range ms { // each speaks TLS by the certificate that only the second one had
+		var got []byte
+		err := errors.New("not yet")
+		for end := time.Now().Add(15 * time.Second); err != nil && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			got, err = exec.Command("ip", "netns", "exec", m.ns, "curl", "-sS", "--fail", "-m", "15", "--cacert", filepath.Join(b.dir, "mine.pem"), "--connect-to", "shop.example.org:8443:127.0.0.1:8443",
+				"https://shop.example.org:8443/site/").CombinedOutput()
+		}
+		if err != nil || string(got) != "from the second machine" {
+			t.Errorf("%s by TLS: %q, %v\n%s", m.ns, got, err, m.logs())
+		}
 	}
 	spread := func() { // new instances go where the fewest are
 		t.Helper()

@@ -50,19 +50,19 @@ func asleepAgain(s admin.State) bool {
 
 // From none to several and back to none, with no failed request.
 func TestFunctionFollowsItsCalls(t *testing.T) {
-	burst(t, 3, 8, 5, 60)
+	burst(t, 3, 8, 5, 60, 3)
 }
 
 func TestFunctionFollowsManyCalls(t *testing.T) {
 	if os.Getenv("SERVENT_LONG") == "" {
 		t.Skip("fifty processes are too many for every day; SERVENT_LONG=1 runs it")
 	}
-	burst(t, 4, 32, 50, 600)
+	burst(t, 4, 32, 50, 1200, 50)
 }
 
 // burst calls a function that can have most instances perSecond times a second, whether it has answered
-// or not, until it has them all or, where that is more than a small machine starts, most of what calls need.
-func burst(t *testing.T, nodes, workers, most, perSecond int) {
+// or not, until it has as many as those calls need.
+func burst(t *testing.T, nodes, workers, most, perSecond, need int) {
 	w := start(t, fmt.Sprintf(functions, most, nodes, workers))
 	if s := w.state(); !asleepAgain(s) {
 		t.Fatalf("up is not at rest without instances: %+v", s)
@@ -92,8 +92,8 @@ func burst(t *testing.T, nodes, workers, most, perSecond int) {
 	w.until("asleep", 20*time.Second, asleepAgain)
 
 	l := offer(url, perSecond)
-	took := w.until("warm", 60*time.Second, readyOnes(most*3/5))
-	t.Logf("%d ready after %v", most*3/5, took)
+	took := w.until("warm", 60*time.Second, readyOnes(need))
+	t.Logf("%d ready after %v", need, took)
 	<-time.After(time.Second)
 	if got := woken(w.state()).Called.Want; got > most {
 		t.Errorf("%d instances are wanted, at most %d may be", got, most)
@@ -170,4 +170,31 @@ func (w *world) read(name string) string {
 		w.t.Fatal(err)
 	}
 	return string(b)
+}
+
+// A function that is called every few seconds, with less than that of idle time, is there when it is called, once that is learnt.
+func TestFunctionLearnsItsCalls(t *testing.T) {
+	if os.Getenv("SERVENT_LONG") == "" {
+		t.Skip("it takes minutes of calls; SERVENT_LONG=1 runs it")
+	}
+	w := start(t, strings.Replace(fmt.Sprintf(functions, 3, 2, 4), "idle: 3s", "idle: 1s, warm: 1m", 1))
+	url := "http://" + w.door("node-2", "hits") + "/"
+	cold := 0
+	for n := range 19 {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if n >= 14 && strings.Contains(resp.Header.Get("Server-Timing"), "cold") {
+			cold++
+		}
+		<-time.After(8 * time.Second)
+	}
+	if cold > 1 {
+		t.Errorf("%d of the last 5 calls found none", cold)
+	}
+	if out, err := w.run("explain", "hits"); err != nil || !strings.Contains(out, "times without calls nearly all took") {
+		t.Errorf("explain: %v\n%s", err, out)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"servent/control/etcd"
+	"servent/driver/container"
 	"servent/driver/vm"
 	"servent/examples"
 	"servent/node"
@@ -22,7 +23,7 @@ const (
 	connectVerb = "__connect"
 )
 
-// hidden verbs are the program's own: nodes, control's engine, a virtual machine's way to a door, the keeper of a detached system, and the
+// hidden verbs are the program's own: nodes, control's engine, a virtual machine's way to a door, a container's cable, the keeper of a detached system, and the
 // examples' programs that need no compiler.
 func (e *env) hidden() []*cobra.Command {
 	return []*cobra.Command{
@@ -33,6 +34,9 @@ func (e *env) hidden() []*cobra.Command {
 		e.laptopCmd(),
 		{Use: connectVerb, Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 			return vm.Connect(cmd.Context(), args[0], e.in, e.out)
+		}},
+		{Use: container.Verb, Hidden: true, Args: cobra.ArbitraryArgs, RunE: func(cmd *cobra.Command, args []string) error {
+			return container.Main(cmd.Context(), args, e.in)
 		}},
 		{Use: "example NAME [ARGUMENTS]", Short: "Run the program of an example: needs no compiler", Args: cobra.MinimumNArgs(1), DisableFlagParsing: true,
 			RunE: func(cmd *cobra.Command, args []string) error {

@@ -13,8 +13,11 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
+	"servent/driver"
 	"servent/driver/container"
 	"servent/driver/vm"
+	"servent/lab"
+	"servent/lab/result"
 )
 
 const kindsSystem = `
@@ -47,25 +50,82 @@ services:
 x-servent: {nodes: {node: {count: 2}}}
 `
 
+// haveKinds skips a test where containers or virtual machines do not run.
+func haveKinds(t *testing.T) {
+	t.Helper()
+	for _, d := range []driver.Driver{container.New(container.Options{}), vm.New(vm.Options{})} {
+		caps := d.Probe(t.Context())
+		if !caps.OK && os.Getenv("CI") == "true" {
+			t.Fatal(caps.Reason)
+		} else if !caps.OK {
+			t.Skip(caps.Reason)
+		}
+	}
+}
+
+// The example of one handler in four files: compared, with what runs each of them in figures.
+func TestCompareKinds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine and compiles a module")
+	}
+	haveKinds(t)
+	w := &world{t: t, dir: t.TempDir()}
+	if err := os.CopyFS(w.dir, os.DirFS("../examples/kinds")); err != nil {
+		t.Fatal(err)
+	}
+	w.write("go.mod", "module kinds\n\ngo 1.26\n")
+	for _, args := range [][]string{{"run", "servent/examples/kinds", "image", filepath.Join(w.dir, "out", "kinds.tar")},
+		{"run", "servent/examples/vm/image", filepath.Join(w.dir, "machine")}} {
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+			t.Fatalf("go %v: %v\n%s", args, err, out)
+		}
+	}
+	machine, err := os.ReadFile(filepath.Join(w.dir, "vm.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("vm.yaml", strings.Replace(string(machine), ", build: [go, run, servent/examples/vm/image, machine]", "", 1))
+	args := []string{"compare", "--nodes", "1", "--no-fault"}
+	for _, name := range []string{"process", "container", "vm", "function"} {
+		args = append(args, filepath.Join(w.dir, name+".yaml"))
+	}
+	out, err := w.run(args...)
+	if err != nil {
+		t.Fatalf("compare: %v\n%s", err, out)
+	}
+	res, err := result.Read(lab.Latest(filepath.Join(w.dir, ".servent")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := map[string]int64{}
+	for _, v := range res.Variants {
+		is := v.Runs
+		if is == nil || is.StartMS <= 0 || is.FirstMS <= 0 || is.WarmMS <= 0 || is.Rate <= 0 || is.CPUMicros <= 0 || is.Isolation == "" || v.Answers.Verdict != "right" {
+			t.Errorf("%s: %+v, answers %s; want figures and right answers", v.Name, is, v.Answers.Verdict)
+			continue
+		}
+		if is.Woken != (v.Name == "function") || is.Starts != map[bool]int{true: 1, false: 3}[is.Woken] {
+			t.Errorf("%s: %+v", v.Name, is)
+		}
+		memory[v.Name] = is.Memory
+	}
+	if len(res.Variants) != 4 || memory["vm"] <= 4*memory["process"] {
+		t.Errorf("%d variants, memory %v; want four, and a machine that holds the most", len(res.Variants), memory)
+	}
+	for _, want := range []string{"one instance on one node, real", "kernel of its own", "it saves less than 5 %"} {
+		if !strings.Contains(strings.Join(strings.Fields(out), " "), want) {
+			t.Errorf("the table lacks %q:\n%s", want, out)
+		}
+	}
+}
+
 // One file with every kind of software in one system: a process, a function, a container, a virtual machine, and a flow that asks them all.
 func TestAllKinds(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("boots a machine and compiles a module")
 	}
-	for _, caps := range []struct {
-		ok     bool
-		reason string
-	}{
-		{container.New(container.Options{}).Probe(t.Context()).OK, container.New(container.Options{}).Probe(t.Context()).Reason},
-		{vm.New(vm.Options{}).Probe(t.Context()).OK, vm.New(vm.Options{}).Probe(t.Context()).Reason},
-	} {
-		if !caps.ok && os.Getenv("CI") == "true" {
-			t.Fatal(caps.reason)
-		} else if !caps.ok {
-			t.Skip(caps.reason)
-		}
-	}
+	haveKinds(t)
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	at := strings.TrimPrefix(server.URL, "http://")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"servent/driver/process"
 	"servent/overlay"
 	"servent/overlay/study"
 	"servent/system"
@@ -39,6 +40,7 @@ func (e *env) simulateCmd() *cobra.Command {
 			"prints is simulated, never measured.\n\n" + strings.Join(lines, ""),
 		Example: "  servent simulate ring -n 1e3\n" +
 			"  servent simulate ring -n 100 --kill 25% --lookups 1e4\n" +
+			"  servent simulate chord -n 1e6 --for 10s --upkeep 30s\n" +
 			"  servent simulate ring --sweep 2..1e3",
 		Args:      cobra.ExactArgs(1),
 		ValidArgs: names,
@@ -59,6 +61,7 @@ func (e *env) simulateCmd() *cobra.Command {
 	f.DurationVar(&o.study.KillAt, "kill-at", 0, "when, after the first lookup; default just before it")
 	f.StringVar(&o.churn, "churn", "", "nodes die after `UP` in the mean and come again after as long, or UP/DOWN")
 	f.BoolVar(&o.study.Join, "join", false, "nodes join one after the other; else they have been members for long")
+	f.DurationVar(&o.study.Period, "upkeep", 0, "how often a node looks at its neighbours, or refreshes a bucket; default as nodes do, twice a second, or every 30s")
 	f.IntVar(&o.study.Shards, "shards", 0, "`N` goroutines that share the nodes; default 1, and from 1e5 nodes on one a processor")
 	f.StringVar(&o.most, "events", "1e8", "refuse what would take more than `N` events")
 	return cmd
@@ -90,12 +93,12 @@ func (e *env) simulate(ctx context.Context, name string, o simulateOptions) erro
 	var all []simulated
 	for i, r := range runs {
 		r.Tell = func(now study.Progress) { p.show(i, r, now) }
-		cpu, began := cpuSeconds(), time.Now()
+		cpu, began := process.OwnCPU().Seconds(), time.Now()
 		var res study.Result
 		if res, err = study.Run(ctx, r); err != nil && ctx.Err() == nil {
 			return misuse{err} // Check has been asked before
 		}
-		all = append(all, simulated{res, cpuSeconds() - cpu, time.Since(began).Seconds(), maxRSS()})
+		all = append(all, simulated{res, process.OwnCPU().Seconds() - cpu, time.Since(began).Seconds(), maxRSS()})
 		p.before += study.Foretell(r)
 		if err != nil {
 			break
@@ -345,7 +348,15 @@ func writeSimulated(w io.Writer, o study.Options, r simulated) {
 		add("hops, mean", fmt.Sprintf("%.4g", r.Hops.Mean), theory(func(t *study.Theory) string { return fmt.Sprintf("%.4g", t.Hops.Mean) }))
 		add("hops, standard deviation", fmt.Sprintf("%.4g", r.Hops.SD), theory(func(t *study.Theory) string { return fmt.Sprintf("%.4g", t.Hops.SD) }))
 		add("hops, 99th percentile", fmt.Sprintf("%.4g", r.Hops.P99), theory(func(t *study.Theory) string { return fmt.Sprintf("%.4g", t.Hops.P99) }))
-		add("messages a lookup", fmt.Sprintf("%.4g", r.MessagesPerLookup), theory(func(t *study.Theory) string { return fmt.Sprintf("%.4g", t.MessagesPerLookup) }))
+		add("seconds a lookup, mean", fmt.Sprintf("%.3g", r.LookupSeconds), "")
+		add("messages a lookup", fmt.Sprintf("%.4g", r.MessagesPerLookup), theory(func(t *study.Theory) string { return theoryOf(t.MessagesPerLookup) }))
+	}
+	if k := r.Keys; k != nil {
+		share := func(b study.Balance) string { return fmt.Sprintf("%.2g–%.3g ×", b.P1, b.P99) }
+		add("keys of a node, 1st–99th percentile", share(k.One), share(k.OneLaw))
+		if k.Many != nil {
+			add(fmt.Sprintf("  with %d virtual nodes each", k.Virtual), share(*k.Many), share(k.ManyLaw))
+		}
 	}
 	add("messages/s a node, upkeep", fmt.Sprintf("%.3g", r.UpkeepMessages), "")
 	add("bytes/s a node, upkeep", fmt.Sprintf("%.3g", r.UpkeepBytes), "")
@@ -362,13 +373,21 @@ func writeSimulated(w io.Writer, o study.Options, r simulated) {
 	}
 }
 
+// theoryOf is a number of theory, or a dash where none is known.
+func theoryOf(x float64) string {
+	if x == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.4g", x)
+}
+
 func writeSweep(w io.Writer, o study.Options, all []simulated) {
 	fmt.Fprintf(w, "simulated: %s, seed %d, %s lookups each\n%s\n\n", o.Overlay.Name, o.Seed, large(float64(o.Lookups)), linkWords(o))
 	rows := [][]string{{"nodes", "success", "hops", "theory", "sd", "p99", "messages/lookup", "theory", "messages/s a node", "bytes/s a node", "events", "CPU"}}
 	for _, r := range all {
 		mean, messages := "–", "–"
 		if r.Theory != nil {
-			mean, messages = fmt.Sprintf("%.4g", r.Theory.Hops.Mean), fmt.Sprintf("%.4g", r.Theory.MessagesPerLookup)
+			mean, messages = fmt.Sprintf("%.4g", r.Theory.Hops.Mean), theoryOf(r.Theory.MessagesPerLookup)
 		}
 		row := []string{strconv.Itoa(r.Nodes), fmt.Sprintf("%.4g %%", 100*r.Success), fmt.Sprintf("%.4g", r.Hops.Mean), mean, fmt.Sprintf("%.4g", r.Hops.SD),
 			fmt.Sprintf("%.4g", r.Hops.P99), fmt.Sprintf("%.4g", r.MessagesPerLookup), messages, fmt.Sprintf("%.3g", r.Messages), fmt.Sprintf("%.3g", r.Bytes),

@@ -7,15 +7,6 @@ import (
 	"syscall"
 )
 
-// cpuSeconds is what this process has used, user and system.
-func cpuSeconds() float64 {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
-}
-
 // maxRSS is the most memory that this process has had, in bytes.
 func maxRSS() int64 {
 	var u syscall.Rusage

@@ -16,7 +16,7 @@ services:
       wasm: {module: ./greet.wasm, build: [go, build, -o, greet.wasm, ./greet]}
       architecture: replicated
       route: /*
-      limits: {memory: 64M, fuel: 1e9, timeout: 5s}
+      limits: {memory: 64M, fuel: 1e8, timeout: 30s} # fuel must end before time, also while the module is interpreted
 `
 
 const greet = `package main

@@ -22,7 +22,11 @@ const (
 	PrefixSeen   = "seen/"
 	PrefixData   = "data/" // who holds which data
 	PrefixEvent  = "event/"
-	Seat         = "conductor" // the key that the leading conductor holds
+
+	PrefixCertificate = "certificate/" // what the doors speak TLS with, sealed
+	PrefixChallenge   = "challenge/"   // of authorities outside, by host
+
+	Seat = "conductor" // the key that the leading conductor holds
 
 	wantedMeta    = PrefixWanted + "system"
 	wantedService = PrefixWanted + "service/"
@@ -46,6 +50,9 @@ type View struct {
 	Drains   []system.Drain  // nodes that are to be emptied
 	Members  []system.Member // of a fleet, sorted by node; empty for who may not read them
 	Expelled []system.Expelled
+
+	Certificates []system.Certified // sorted by name
+	Challenges   []system.Challenge // sorted by host
 
 	// At are the revisions of the last change of each report and each service's plan, by key. What was deleted
 	// has none.
@@ -319,9 +326,41 @@ func (c Cluster) Bury(ctx context.Context, f Fence, node system.NodeID) error {
 	return err
 }
 
+// Certify stores a certificate in its place.
+func (c Cluster) Certify(ctx context.Context, cert system.Certified) (Rev, error) {
+	return c.set(ctx, PrefixCertificate+cert.Name, cert)
+}
+
+// Uncertify removes a certificate.
+func (c Cluster) Uncertify(ctx context.Context, name string) (Rev, error) {
+	return c.unset(ctx, PrefixCertificate+name)
+}
+
+// Challenge stores what an authority asks for; there is one a host at a time.
+func (c Cluster) Challenge(ctx context.Context, ch system.Challenge) error {
+	_, err := c.set(ctx, PrefixChallenge+ch.Host, ch)
+	return err
+}
+
+// Unchallenge removes it.
+func (c Cluster) Unchallenge(ctx context.Context, host string) error {
+	_, err := c.unset(ctx, PrefixChallenge+host)
+	return err
+}
+
+func (c Cluster) set(ctx context.Context, key string, v any) (Rev, error) {
+	rev, _, err := c.Commit(ctx, Txn{Ops: []Op{{Key: key, Value: encode(v)}}})
+	return rev, err
+}
+
+func (c Cluster) unset(ctx context.Context, key string) (Rev, error) {
+	rev, _, err := c.Commit(ctx, Txn{Ops: []Op{{Key: key, Delete: true}}})
+	return rev, err
+}
+
 // Forget removes the word that a node holds an instance's data.
 func (c Cluster) Forget(ctx context.Context, id system.InstanceID) error {
-	_, _, err := c.Commit(ctx, Txn{Ops: []Op{{Key: PrefixData + string(id), Delete: true}}})
+	_, err := c.unset(ctx, PrefixData+string(id))
 	return err
 }
 
@@ -348,7 +387,7 @@ func NarrowPlan(value []byte, keep func(system.ServiceName) bool) ([]byte, error
 	}
 	doc.Services = slices.DeleteFunc(doc.Services, func(s system.ServiceName) bool { return !keep(s) })
 	doc.Plan.Doors = slices.DeleteFunc(doc.Plan.Doors, func(d system.Door) bool { return !keep(d.Service) })
-	doc.Plan.Refused = nil
+	doc.Plan.Refused, doc.Plan.Web = nil, nil
 	return encode(doc), nil
 }
 
@@ -387,6 +426,8 @@ type folder struct {
 	drains  map[string]system.Drain
 	members map[string]system.Member
 	out     map[string]system.Expelled
+	certs   map[string]system.Certified
+	proofs  map[string]system.Challenge
 	planned Rev            // of the plan's last change
 	at      map[string]Rev // see [View]
 	reads   int
@@ -401,7 +442,8 @@ func (f *folder) list(ctx context.Context, s Store) error {
 	}
 	*f = folder{reads: f.reads, at: map[string]Rev{}, want: map[system.ServiceName]system.Service{}, deploy: map[system.ServiceName]system.Deployment{},
 		bad: map[string]error{}, seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{},
-		drains: map[string]system.Drain{}, members: map[string]system.Member{}, out: map[string]system.Expelled{}}
+		drains: map[string]system.Drain{}, members: map[string]system.Member{}, out: map[string]system.Expelled{},
+		certs: map[string]system.Certified{}, proofs: map[string]system.Challenge{}}
 	b := Batch{Rev: rev}
 	for _, kv := range kvs {
 		b.Changes = append(b.Changes, Change{KV: kv})
@@ -448,6 +490,10 @@ func (f *folder) change(c Change) bool {
 		err = fold(f.members, name, c)
 	} else if name, ok := under(PrefixExpelled); ok {
 		err = fold(f.out, name, c)
+	} else if name, ok := under(PrefixCertificate); ok {
+		err = fold(f.certs, name, c)
+	} else if name, ok := under(PrefixChallenge); ok {
+		err = fold(f.proofs, name, c)
 	} else {
 		return false
 	}
@@ -464,11 +510,14 @@ func (f *folder) change(c Change) bool {
 	return true
 }
 
+// spared are keys that a view may be made without.
+var spared = []string{PrefixSeen, PrefixEvent, PrefixCertificate, PrefixChallenge}
+
 // unreadable is why no view can be made. A report or an event that cannot be read is left out; without
 // its part of the plan or the word of who holds data, a node would do harm.
 func (f *folder) unreadable() error {
 	for _, key := range slices.Sorted(maps.Keys(f.bad)) {
-		if !strings.HasPrefix(key, PrefixSeen) && !strings.HasPrefix(key, PrefixEvent) {
+		if !slices.ContainsFunc(spared, func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
 			return f.bad[key]
 		}
 	}
@@ -500,7 +549,8 @@ func (f *folder) view() (*View, error) {
 		return nil, err
 	}
 	v := &View{Planned: f.planned, Rev: f.rev, At: maps.Clone(f.at), Reads: f.reads, Seen: ordered(f.seen), Holders: ordered(f.holders), Events: ordered(f.events),
-		Drains: ordered(f.drains), Members: ordered(f.members), Expelled: ordered(f.out)}
+		Drains: ordered(f.drains), Members: ordered(f.members), Expelled: ordered(f.out),
+		Certificates: ordered(f.certs), Challenges: ordered(f.proofs)}
 	for i := range v.Seen {
 		if m, ok := f.members[string(v.Seen[i].Node)]; ok { // the fleet's word, not the node's own
 			v.Seen[i].Labels = m.Labels

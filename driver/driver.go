@@ -81,7 +81,7 @@ type Spec struct {
 	Limits   system.Limits
 	Stop     system.Stop
 	Mounts   []Mount   // what an instance that sees its own files alone finds among them
-	Ways     []Way     // what one with a network of its own reaches
+	Ways     []Way     // what one with a network of its own reaches; all that a module may call
 	Stdout   io.Writer // nil discards
 	Stderr   io.Writer
 }
@@ -97,11 +97,13 @@ type Mount struct {
 // Gate is the address at which a virtual machine finds the doors of its node, each at its port.
 const Gate = "10.0.2.100"
 
-// Way leads from an instance's own network to a door of its node.
+// Way leads from an instance's own network, or out of a module that has none, to a door of its node.
 type Way struct {
 	Name string // of a service, by which it is found; empty: at 127.0.0.1
 	Port int    // where the instance dials
 	To   string // host:port on the node
+	// Builtin is what the service is when it is one of ours: kv.
+	Builtin string
 }
 
 // Instance is one running copy. An instance that is an operating system process also has a method
@@ -153,6 +155,13 @@ type Stats struct {
 	Memory int64         `json:"memory"` // bytes resident
 	Pids   int           `json:"pids"`
 	Calls  int64         `json:"calls,omitempty"` // that its handler answered
+	// By the supervisor: when it was started, and how long it took until it was ready; 0: it is not yet.
+	Started time.Time     `json:"started,omitzero"`
+	Took    time.Duration `json:"took,omitempty"`
+	// Of a WebAssembly module.
+	Interpreted int64 `json:"interpreted,omitempty"` // calls before it was compiled
+	Made        int64 `json:"made,omitempty"`        // instances that live on from call to call, all there ever were
+	Idle        int   `json:"idle,omitempty"`        // those that wait for a call
 }
 
 // Exit says how an instance ended.

@@ -33,13 +33,14 @@ type Job struct {
 // Status is what a supervisor says of its instance.
 type Status struct {
 	State    system.State
-	Since    time.Time // of the state
-	Started  time.Time // of the running instance, or of the last one
-	Endpoint Endpoint  // zero while nothing runs
-	Pid      int       // 0 when nothing runs or it has no process of its own
-	Restarts int       // starts after the first
-	Exit     string    // of the last end: "exit 1", "signal killed"; empty before
-	Why      string    // of a state that is not ready, in words
+	Since    time.Time     // of the state
+	Started  time.Time     // of the running instance, or of the last one
+	Took     time.Duration // until that one was ready; 0: it is not yet
+	Endpoint Endpoint      // zero while nothing runs
+	Pid      int           // 0 when nothing runs or it has no process of its own
+	Restarts int           // starts after the first
+	Exit     string        // of the last end: "exit 1", "signal killed"; empty before
+	Why      string        // of a state that is not ready, in words
 }
 
 // Options of a [Supervisor]. The zero value works.
@@ -84,7 +85,7 @@ func (s *Supervisor) Status() Status {
 // Stats asks the running instance.
 func (s *Supervisor) Stats(ctx context.Context) (Stats, error) {
 	s.mu.Lock()
-	inst := s.inst
+	inst, started, took := s.inst, s.status.Started, s.status.Took
 	s.mu.Unlock()
 	if inst == nil {
 		return Stats{}, fmt.Errorf("stats of %s: it does not run", s.job.Instance)
@@ -93,6 +94,7 @@ func (s *Supervisor) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, fmt.Errorf("stats of %s: %w", s.job.Instance, err)
 	}
+	st.Started, st.Took = started, took
 	return st, nil
 }
 
@@ -195,7 +197,7 @@ func (s *Supervisor) start(ctx context.Context, p Prepared) (inst Instance, flus
 		if !st.Started.IsZero() {
 			st.Restarts++
 		}
-		st.Started, st.Endpoint, st.Pid = begun, inst.Endpoint(), pid
+		st.Started, st.Took, st.Endpoint, st.Pid = begun, 0, inst.Endpoint(), pid
 	})
 	s.enter(system.StateStarting, "")
 	s.say("started, " + inst.ID())
@@ -240,6 +242,11 @@ func (s *Supervisor) attend(ctx context.Context, inst Instance) (exit Exit, ende
 func (s *Supervisor) ready() {
 	if s.readySince.IsZero() {
 		s.readySince = time.Now()
+		s.update(func(st *Status) {
+			if st.Took == 0 {
+				st.Took = s.readySince.Sub(st.Started)
+			}
+		})
 		s.enter(system.StateReady, "")
 	}
 }

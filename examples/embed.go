@@ -33,6 +33,7 @@ var list = []Example{
 	{"address", "an address server with RPC stubs: what a time-out does to a call"},
 	{"shop", "three tiers: static pages, a Go API, a real database (SQLite, or PostgreSQL)"},
 	{"split", "which split is best: one application with its rules in one of three tiers; as one process, as four services"},
+	{"functions", "functions in Go and C: a thumbnail service whose instances live on, and what they may ask"},
 	{"order", "an order of three services: a flow makes its steps, and takes them back when one fails"},
 	{"tokens", "a ring whose members pass a token round, each knowing only the next one"},
 }
@@ -45,6 +46,7 @@ func List() []Example { return slices.Clone(list) }
 //
 //go:embed increment/*.* increment/c/*.c increment/python/*.py increment/erlang/*.erl increment/cmd
 //go:embed store/*.* counter/*.* counter/cmd address/*.* address/cmd tokens/*.* tokens/cmd
+//go:embed functions/*.md functions/*.yaml functions/thumbs functions/crc functions/markdown/package.json functions/markdown/main.ts
 //go:embed shortener/*.* shortener/cmd split/*.* split/cmd order/*.* order/cmd
 var folders embed.FS
 

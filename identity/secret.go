@@ -19,6 +19,11 @@ func (a *Authority) Secret(purpose string) (Secret, error) {
 	return hkdf.Key(sha256.New, own, nil, "servent "+a.cluster+" "+purpose, sha256.Size)
 }
 
+// Derive makes another key of it, for one purpose (HKDF-SHA256, RFC 5869).
+func (s Secret) Derive(purpose string) (Secret, error) {
+	return hkdf.Key(sha256.New, s, nil, "servent "+purpose, sha256.Size)
+}
+
 // String leaves the key out.
 func (Secret) String() string { return "(secret)" }
 

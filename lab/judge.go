@@ -63,7 +63,7 @@ func (r *run) conclude() *result.Result {
 // variant is what was found of one.
 func (r *run) variant(v Variant) result.Variant {
 	svc := v.System.Service(r.service)
-	out := result.Variant{Name: v.Name, Set: v.Set, File: v.File, Up: v.Up, Architecture: svc.Architecture, Points: []result.Point{}, Survival: r.survival[v.Name], Verdict: "unranked"}
+	out := result.Variant{Name: v.Name, Set: v.Set, File: v.File, Up: v.Up, Architecture: svc.Architecture, Points: []result.Point{}, Survival: r.survival[v.Name], Runs: r.ran[v.Name], Verdict: "unranked"}
 	var checkers []*check.Checker
 	var samples []law.Sample
 	for _, n := range r.nodes {

@@ -94,9 +94,12 @@ func Run(ctx context.Context, o Options) (*result.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{plan: p, o: o, began: time.Now(), points: map[at]*point{}, tried: map[at][]*point{}, tops: map[at]float64{}, survival: map[string]*result.Survival{}}
+	r := &run{plan: p, o: o, began: time.Now(), points: map[at]*point{}, tried: map[at][]*point{}, tops: map[at]float64{}, survival: map[string]*result.Survival{}, ran: map[string]*result.Runs{}}
 	r.stagings = stagings{dir: o.Dir, blobs: o.Blobs, command: o.Command, log: o.Log}
 	if err := r.capacity(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.runs(ctx); err != nil {
 		return nil, err
 	}
 	err = r.measure(ctx)

@@ -28,20 +28,22 @@ type plan struct {
 	goal     result.Goal
 	seed     uint64
 
-	mix     []load.Entry // of HTTP
-	tcp     *load.TCP    // of TCP
-	keys    load.Keys
-	preload bool
-	from    map[system.Site]float64
-	per     int // closed loop: clients a worker
-	checks  check.Kind
-	looks   check.Options // of checkers
+	mix       []load.Entry // of HTTP
+	tcp       *load.TCP    // of TCP
+	keys      load.Keys
+	preload   bool
+	from      map[system.Site]float64
+	resolvers int // caches of names at each site, of what is switched by name
+	per       int // closed loop: clients a worker
+	checks    check.Kind
+	looks     check.Options // of checkers
 }
 
 const (
-	defaultKeys = 1000
-	perWorker   = 4 // clients: three wait while one is served, so that a worker is never without work
-	nodeMemory  = 60 << 20
+	defaultKeys      = 1000
+	defaultResolvers = 8
+	perWorker        = 4 // clients: three wait while one is served, so that a worker is never without work
+	nodeMemory       = 60 << 20
 )
 
 func newPlan(o Options) (*plan, error) {
@@ -143,7 +145,11 @@ func (p *plan) readLoad() error {
 		}
 		p.from[system.Site(site)] = share
 	}
-	if svc.Switch.By == system.ByConnection {
+	p.resolvers = cmp.Or(c.Load.Resolvers, defaultResolvers)
+	unsaid := svc.Switch.By == system.ByConnection && len(c.Load.Mix) == 0 && !slices.ContainsFunc(p.variants, func(v Variant) bool {
+		return v.System.Service(p.service).Switch.By == system.ByRequest
+	})
+	if unsaid || overTCP(p.base, p.service) {
 		return p.overTCP(c)
 	}
 	if p.mix, err = load.MixOf(c.Load.Mix); err != nil {
@@ -164,8 +170,8 @@ func (p *plan) readLoad() error {
 // overTCP is the load of a service that is switched by connection.
 func (p *plan) overTCP(c *system.Compare) error {
 	if c.Load.Send == "" {
-		return &system.Hint{Err: fmt.Errorf("%s is switched by connection: what a client sends must stand in the file", p.service),
-			Next: `add to x-servent.compare.load: send: "41\n", expect: line`}
+		return &system.Hint{Err: fmt.Errorf("%s is switched by %s: what a client sends must stand in the file", p.service, p.base.Service(p.service).Switch.By),
+			Next: `add to x-servent.compare.load: send: "41\n", expect: line   (or for HTTP: mix: {GET /: 1})`}
 	}
 	expect, err := load.ParseExpect(cmp.Or(c.Load.Expect, "line"))
 	if err != nil {
@@ -216,6 +222,9 @@ func (p *plan) words() string {
 	w := fmt.Sprintf("closed loop, %d clients a worker", p.per)
 	if p.depth == result.Full {
 		w = "open loop, Poisson arrivals"
+	}
+	if slices.ContainsFunc(p.variants, func(v Variant) bool { return v.System.Service(p.service).Switch.By == system.ByName }) {
+		w += fmt.Sprintf(", names through %s", some(p.resolvers, "caching resolver"))
 	}
 	if p.tcp != nil {
 		return w + "; " + p.tcp.String()

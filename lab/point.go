@@ -303,8 +303,13 @@ func (r *run) busy(s result.Share, took time.Duration) float64 {
 
 // sites are the clients of a stage: at the file's sites and shares, or all at one place.
 func (r *run) sites(s *stage) []load.Site {
+	byName := s.sys.Service(r.service).Switch.By == system.ByName
 	if len(r.from) == 0 {
-		return []load.Site{{Doors: func() []string { return s.doors("") }}}
+		all := []load.Site{{Doors: func() []string { return s.doors("") }}}
+		if byName {
+			all[0].Find = s.find("", r.resolvers)
+		}
+		return all
 	}
 	var out []load.Site
 	for site, share := range r.from {
@@ -314,6 +319,11 @@ func (r *run) sites(s *stage) []load.Site {
 			}
 			return s.doors("") // no live node is near
 		}})
+	}
+	for i := range out {
+		if byName {
+			out[i].Find = s.find(system.Site(out[i].Name), r.resolvers)
+		}
 	}
 	slices.SortFunc(out, func(a, b load.Site) int { return strings.Compare(a.Name, b.Name) })
 	return out

@@ -29,7 +29,8 @@ type run struct {
 	tried    map[at][]*point // full: at other rates than the one found
 	tops     map[at]float64  // full: the rate that a search begins below
 	survival map[string]*result.Survival
-	spent    float64 // of the time that it will take in all, about, in seconds
+	ran      map[string]*result.Runs // by variant, where they differ in what runs them
+	spent    float64                 // of the time that it will take in all, about, in seconds
 	total    float64
 }
 

@@ -17,7 +17,7 @@ func (v *Variant) scaled(service system.ServiceName, nodes int) *system.System {
 	sys := v.System
 	out := *sys
 	out.Compare = nil
-	out.Nodes = nil
+	out.Nodes, out.Web = nil, nil
 	for i, n := range divide(sys.Nodes, nodes) {
 		g := sys.Nodes[i]
 		if v.Up {
@@ -36,7 +36,7 @@ func (v *Variant) scaled(service system.ServiceName, nodes int) *system.System {
 		s := &out.Services[i]
 		s.Ports = slices.Clone(s.Ports)
 		for p := range s.Ports {
-			s.Ports[p].Published = 0
+			s.Ports[p].Published, s.Ports[p].App = 0, "" // by HTTP: TLS costs every variant the same
 		}
 		if s.Name != service {
 			continue

@@ -14,6 +14,7 @@ import (
 
 	"servent/admin"
 	"servent/launch"
+	"servent/request/dns"
 	"servent/system"
 )
 
@@ -33,6 +34,7 @@ type stage struct {
 
 	mu    sync.Mutex // guards what follows
 	state admin.State
+	names map[system.Site][]*dns.Resolver
 	news  chan struct{} // closed and replaced at every state
 }
 
@@ -129,6 +131,48 @@ func (s *stage) doors(site system.Site) []string {
 		}
 	}
 	return out
+}
+
+// resolvers are the caches through which clients at a site look the service up. They live as long as the stage: what one
+// keeps it keeps from turn to turn.
+func (s *stage) resolvers(site system.Site, n int) []*dns.Resolver {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.names == nil {
+		s.names = map[system.Site][]*dns.Resolver{}
+	}
+	for i := len(s.names[site]); i < n; i++ {
+		s.names[site] = append(s.names[site], &dns.Resolver{First: i, Name: fmt.Sprintf("_%s._tcp.%s", s.service, dns.Origin(s.sys.Name)),
+			Servers: func() []string { return s.servers(site) }})
+	}
+	return s.names[site]
+}
+
+// servers are the name servers of live nodes; of one site, if there are any.
+func (s *stage) servers(site system.Site) []string {
+	st, _ := s.look()
+	var near, all []string
+	for i := range st.Nodes {
+		n := &st.Nodes[i]
+		if n.Names == "" || !n.Runs() {
+			continue
+		}
+		if all = append(all, n.Names); n.Site == site {
+			near = append(near, n.Names)
+		}
+	}
+	if len(near) > 0 {
+		return near
+	}
+	return all
+}
+
+// find is how clients at a site that look the service up find it.
+func (s *stage) find(site system.Site, n int) func(context.Context, uint64) (string, error) {
+	all := s.resolvers(site, n)
+	return func(ctx context.Context, client uint64) (string, error) {
+		return all[client%uint64(len(all))].Lookup(ctx)
+	}
 }
 
 // meters are what the nodes counted so far, by node.

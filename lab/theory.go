@@ -33,10 +33,37 @@ func (r *run) theory(v Variant, svc *system.Service) *result.Theory {
 			out.Hops = append(out.Hops, result.CurvePoint{Nodes: n, Rate: e.Lookups, Low: e.Lookups, High: e.Lookups})
 		}
 	}
+	r.named(v, svc, out)
 	if row, _ := architecture.Of(svc.Architecture); v.Up || row.Where == architecture.SomeNodes {
 		r.queues(v, r.base.Nodes[0].Capacity, out)
 	}
 	return out
+}
+
+// named is what caching resolvers make of switching by name. Each sends its clients to one instance until the TTL is over: where R of
+// them fall on N instances at random, N·(1−(1−1/N)^R) instances have work on average (the occupancy problem). The others idle,
+// however many clients wait. It bounds a closed loop; in an open one the busiest instance is the bound.
+func (r *run) named(v Variant, svc *system.Service, out *result.Theory) {
+	if svc.Switch.By != system.ByName || svc.Architecture != system.Replicated || v.Up {
+		return
+	}
+	ttl, node := svc.Switch.TTL, r.base.Nodes[0].Capacity
+	kept := ttl > 0 && r.depth != result.Full
+	for i := range out.Curve {
+		c := &out.Curve[i]
+		n := float64(c.Nodes)
+		c.Rate = n * node.Rate * float64(max(1, node.Workers)) // nothing is sent onward
+		if kept {
+			c.Rate *= 1 - math.Pow(1-1/n, float64(r.resolvers))
+		}
+		c.Low, c.High = c.Rate, c.Rate
+	}
+	out.Formula = "N·c·μ"
+	if kept {
+		out.Formula += fmt.Sprintf("·(1−(1−1/N)^R), R = %s that keep an answer for %s, at random", some(r.resolvers, "resolver"), ttl)
+		out.Source += "; the occupancy problem, Feller, An Introduction to Probability Theory and Its Applications, vol. 1"
+	}
+	out.Formula += fmt.Sprintf("; a death costs 1/N of the requests until it is noticed, and for up to %s more", ttl)
 }
 
 // queues sets one queue for all workers beside a queue at every node, where variants are scaled both ways. In a

@@ -121,13 +121,19 @@ func unlike(first, v Variant) string {
 }
 
 // foreign says why a variant cannot be sent the first one's load, or "". All variants get the same requests, and
-// what is switched by connection gets bytes over TCP where the other gets requests of HTTP.
+// one whose file says what is sent over TCP gets those bytes where the other gets requests of HTTP. A connection carries requests,
+// too, so HTTP without such a word is no reason.
 func foreign(first, v Variant, service system.ServiceName) string {
 	a, b := first.System.Service(service).Switch.By, v.System.Service(service).Switch.By
-	if (a == system.ByConnection) == (b == system.ByConnection) {
+	if overTCP(first.System, service) == overTCP(v.System, service) {
 		return ""
 	}
 	return fmt.Sprintf("it is switched by %s and %s by %s: what is sent to the one is no request to the other", b, first.Name, a)
+}
+
+// overTCP says that a service's load is bytes over TCP.
+func overTCP(sys *system.System, service system.ServiceName) bool {
+	return sys.Service(service).Switch.By != system.ByRequest && sys.Compare != nil && sys.Compare.Load.Send != ""
 }
 
 // capacity of a group's nodes in words.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"servent/lab/result"
 	"servent/system"
@@ -133,13 +134,14 @@ func TestAnotherProtocolIsRefused(t *testing.T) {
 		v.Name = name
 		return v
 	}
-	tcp, http, again := speaks("tcp", system.ByConnection), speaks("http", system.ByRequest), speaks("again", system.ByRequest)
+	tcp, named, http, again := speaks("tcp", system.ByConnection), speaks("named", system.ByName), speaks("http", system.ByRequest), speaks("again", system.ByRequest)
 	for _, tt := range []struct {
 		all  []Variant
 		why  string // the second one is refused
 		over bool   // TCP
 	}{
 		{[]Variant{tcp, http, tcp}, "it is switched by request and tcp by connection: what is sent to the one is no request to the other", true},
+		{[]Variant{named, http, tcp}, "it is switched by request and named by name: what is sent to the one is no request to the other", true},
 		{[]Variant{http, tcp, again}, "it is switched by connection and http by request: what is sent to the one is no request to the other", false},
 	} {
 		p, err := newPlan(Options{Variants: tt.all, Service: "cart", Repeats: 1})
@@ -149,5 +151,42 @@ func TestAnotherProtocolIsRefused(t *testing.T) {
 		if len(p.variants) != 2 || len(p.refused) != 1 || p.refused[0].Refused != tt.why || (p.tcp != nil) != tt.over {
 			t.Errorf("%s first: %d run, refused %+v, TCP %v; want the second refused because %s", tt.all[0].Name, len(p.variants), p.refused, p.tcp != nil, tt.why)
 		}
+	}
+}
+
+// A connection carries HTTP as well as anything: where nobody says what is sent, one load is all variants'.
+func TestEveryLayerInOneComparison(t *testing.T) {
+	var all []Variant
+	for _, by := range []system.By{system.ByConnection, system.ByRequest, system.ByName} {
+		v := alike(system.Replicated, func(sys *system.System) { sys.Services[0].Switch = system.Switch{By: by, TTL: 2 * time.Second} })
+		v.Name = string(by)
+		all = append(all, v)
+	}
+	p, err := newPlan(Options{Variants: all, Service: "cart", Repeats: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.variants) != 3 || p.tcp != nil || p.resolvers != defaultResolvers || !strings.Contains(p.words(), "names through 8 caching resolvers") {
+		t.Errorf("%d run, TCP %v, %q", len(p.variants), p.tcp, p.words())
+	}
+	if _, err := newPlan(Options{Variants: all[:1], Service: "cart", Repeats: 1}); err == nil || !strings.Contains(err.Error(), "what a client sends must stand in the file") {
+		t.Errorf("by connection alone: %v", err)
+	}
+}
+
+// Two resolvers on four instances give work to 4·(1−(3/4)²) = 1.75 of them on average.
+func TestTheoryOfNames(t *testing.T) {
+	named := func(ttl time.Duration) Variant {
+		return alike(system.Replicated, func(sys *system.System) { sys.Services[0].Switch = system.Switch{By: system.ByName, TTL: ttl} })
+	}
+	v := named(2 * time.Second)
+	r := &run{plan: &plan{variants: []Variant{v}, service: "cart", base: v.System, nodes: []int{1, 4}, per: perWorker, resolvers: 2}}
+	got := r.theory(v, v.System.Service("cart"))
+	if got.Curve[0].Rate != 50 || math.Abs(got.Curve[1].Rate-1.75*50) > 1e-9 || !strings.Contains(got.Formula, "R = 2 resolvers that keep an answer for 2s") {
+		t.Errorf("%+v", got)
+	}
+	v = named(0)
+	if got = r.theory(v, v.System.Service("cart")); got.Curve[1].Rate != 200 || strings.Contains(got.Formula, "resolver") {
+		t.Errorf("nothing is kept: %+v", got)
 	}
 }

@@ -31,6 +31,9 @@ type Step struct {
 // Bundle builds what is older than its sources, packs every service's local files into blobs and sets
 // their digests in sys. It changes nothing else: the same files give the same digests.
 func Bundle(ctx context.Context, sys *system.System, store *blob.Store, told func(Step)) error {
+	if err := webFiles(sys.Web, store); err != nil {
+		return err
+	}
 	for i := range sys.Services {
 		s := &sys.Services[i]
 		if err := bundle(ctx, s, store, told); err != nil {

@@ -92,11 +92,8 @@ func (l *laptop) gate(k *kept) (*gate, error) {
 	if k.Fleet == nil {
 		return nil, nil
 	}
-	sessions, err := l.us.ca.Secret("sessions")
-	if err != nil {
-		return nil, err
-	}
 	g := &gate{l: l, at: net.JoinHostPort(k.Fleet.Host, strconv.Itoa(k.Fleet.Door)), audit: &audit{file: l.opt.Folder.Log("audit"), log: l.opt.Log}}
+	var err error
 	if g.ln, err = net.Listen("tcp", g.at); err != nil {
 		h := &system.Hint{Err: fmt.Errorf("open the fleet's door: %w", err), Next: "ip -brief address"}
 		if isInUse(err) {
@@ -104,7 +101,7 @@ func (l *laptop) gate(k *kept) (*gate, error) {
 		}
 		return nil, h
 	}
-	g.door = &fleet.Door{Cluster: l.us.control, Authority: l.us.ca, Keeper: l.us.keep, Sessions: sessions, Audit: g.audit.write, Blobs: &blob.Store{Dir: cmp.Or(l.opt.Blobs, l.opt.Folder.Blobs())}, Log: l.opt.Log,
+	g.door = &fleet.Door{Cluster: l.us.control, Authority: l.us.ca, Keeper: l.us.keep, Sessions: l.nodes.sessions, Audit: g.audit.write, Blobs: &blob.Store{Dir: cmp.Or(l.opt.Blobs, l.opt.Folder.Blobs())}, Log: l.opt.Log,
 		Servers: func() (all []fleet.Server) {
 			for _, id := range l.nodes.Servers() {
 				at, _ := l.nodes.Resolve(id)

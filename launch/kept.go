@@ -107,6 +107,9 @@ var ownAddresses = sync.OnceValue(func() bool {
 	return true
 })
 
+// inlet is the offset at which a node takes what published ports pass on: the last of its own.
+func (k *kept) inlet() int { return k.PortSlice - 1 }
+
 func (k *kept) portBase(i int) int { return k.PortBase + (i-1)*k.PortSlice }
 
 // address is where a node's link listens.
@@ -141,10 +144,10 @@ func nodesOf(sys *system.System) []own {
 	return out
 }
 
-// portsFor is how many ports each of so many nodes needs: the link, the web door, a door a service, and twice two for
+// portsFor is how many ports each of so many nodes needs: the link, the web door, a door a service, the name server, and twice two for
 // every instance, because an update has old and new ones at once; and the port that claims the others.
 func portsFor(sys *system.System, nodes int) int {
-	need := 3
+	need := 4
 	for i := range sys.Services {
 		need += 1 + 4*architecture.Most(&sys.Services[i], nodes)
 	}

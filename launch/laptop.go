@@ -13,6 +13,8 @@ import (
 
 	"servent/admin"
 	"servent/control"
+	"servent/request/certificate"
+	"servent/request/proxy"
 	"servent/system"
 )
 
@@ -37,6 +39,7 @@ type laptop struct {
 	faults *faults
 	ways   *publisher
 	fleet  *gate // nil: none
+	issuer *certificate.Issuer
 	news   news
 
 	began    time.Time
@@ -101,6 +104,7 @@ func Run(ctx context.Context, o Options) error {
 	var parts, nodes sync.WaitGroup
 	parts.Go(func() { d.serve(below) })
 	parts.Go(func() { l.follow(below) })
+	parts.Go(func() { l.issuer.Run(below) })
 	parts.Go(func() { l.faults.Run(below) })
 	if l.fleet != nil {
 		parts.Go(func() { l.fleet.serve(below) })
@@ -147,10 +151,21 @@ func newLaptop(o Options) (*laptop, error) {
 	if l.us, err = newOperator(kept.Cluster, ca, l.nodes.Servers, l.nodes.Resolve, o.Log); err != nil {
 		return nil, err
 	}
-	l.nodes.issue, l.nodes.secret = l.us.issue, l.us.ca.Secret
+	l.nodes.issue = l.us.issue
+	if l.nodes.sessions, err = l.us.ca.Secret("sessions"); err != nil {
+		return nil, err
+	}
 	l.faults = newFaults(l.nodes, l.happened)
 	l.nodes.came = l.faults.Spread
-	l.ways = &publisher{view: l.look, changed: l.news.wait, reach: l.nodes.runs, log: o.Log, web: kept.Web}
+	passed, err := proxy.NewKey(l.nodes.sessions)
+	if err != nil {
+		return nil, err
+	}
+	l.ways = &publisher{view: l.look, changed: l.news.wait, reach: l.nodes.runs, inlet: l.nodes.inlet, key: passed, log: o.Log, web: kept.Web,
+		names: &names{view: l.look, changed: l.news.wait, log: o.Log}}
+	if l.issuer, err = l.newIssuer(); err != nil {
+		return nil, err
+	}
 	if l.fleet, err = l.gate(kept); l.fleet != nil {
 		l.nodes.refused = l.fleet.audit.write
 	}

@@ -140,6 +140,13 @@ func (f Folder) Send(ctx context.Context, sys *system.System) error {
 		sent[d] = true
 		return way.Send(ctx, store, d)
 	}
+	if sys.Web != nil {
+		for _, p := range sys.Web.Certificates {
+			if err := send(p.Digest); err != nil {
+				return fmt.Errorf("web.certificates: %w", err)
+			}
+		}
+	}
 	for i := range sys.Services {
 		s := &sys.Services[i]
 		if err := send(s.Software.Digest); err != nil {

@@ -18,18 +18,18 @@ import (
 
 // nodes are the processes of a laptop's nodes. Set says which there shall be; Run makes it so.
 type nodes struct {
-	folder  Folder
-	command []string // program and arguments that become a node
-	blobs   string   // folder of bytes by digest
-	issue   func(identity.Role, system.NodeID) (identity.Credential, error)
-	secret  func(purpose string) (identity.Secret, error)
-	changed func()           // tells that State did
-	refused func(system.Act) // hears what a node refused to others; nil: nobody does
-	came    func()           // tells that there are new nodes
-	log     *slog.Logger
-	wake    chan struct{} // room for one: Set was called, or a process left
-	claims  claims        // of Set alone, and of its owner after the last Set
-	others  link.Resolver // where nodes of other machines are
+	folder   Folder
+	command  []string // program and arguments that become a node
+	blobs    string   // folder of bytes by digest
+	issue    func(identity.Role, system.NodeID) (identity.Credential, error)
+	sessions identity.Secret  // the same on all nodes
+	changed  func()           // tells that State did
+	refused  func(system.Act) // hears what a node refused to others; nil: nobody does
+	came     func()           // tells that there are new nodes
+	log      *slog.Logger
+	wake     chan struct{} // room for one: Set was called, or a process left
+	claims   claims        // of Set alone, and of its owner after the last Set
+	others   link.Resolver // where nodes of other machines are
 
 	mu       sync.Mutex // guards what follows
 	kept     *kept
@@ -167,6 +167,13 @@ func (ns *nodes) runs(id system.NodeID) bool {
 	return ns.kept.Index[id] != 0
 }
 
+// inlet is the offset at which nodes take what published ports pass on.
+func (ns *nodes) inlet() int {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	return ns.kept.inlet()
+}
+
 // Servers are the nodes that answer for control; none before the first Set.
 func (ns *nodes) Servers() []system.NodeID {
 	ns.mu.Lock()
@@ -197,14 +204,10 @@ func (ns *nodes) boot(id system.NodeID) (node.Boot, error) {
 	if err != nil {
 		return node.Boot{}, fmt.Errorf("issue a certificate: %w", err)
 	}
-	sessions, err := ns.secret("sessions")
-	if err != nil {
-		return node.Boot{}, fmt.Errorf("derive the key of sessions: %w", err)
-	}
 	index := kept.Index[id]
-	b := node.Boot{Credential: cred, Sessions: sessions, ID: id, Role: role, Emulated: kept.Fleet == nil, Control: kept.Control,
+	b := node.Boot{Credential: cred, Sessions: ns.sessions, ID: id, Role: role, Emulated: kept.Fleet == nil, Control: kept.Control,
 		Dir: ns.folder.node(id), ControlDir: ns.folder.control(), Blobs: ns.blobs,
-		Host: kept.host(index), LinkHost: kept.linkHost(index), PortBase: kept.portBase(index)}
+		Host: kept.host(index), LinkHost: kept.linkHost(index), PortBase: kept.portBase(index), Inlet: kept.inlet()}
 	if b.Emulated {
 		b.Groups = sys.Nodes
 	}

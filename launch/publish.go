@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -15,12 +17,15 @@ import (
 
 	"servent/admin"
 	"servent/control"
+	"servent/request/dns"
+	"servent/request/l7"
+	"servent/request/proxy"
 	"servent/system"
 )
 
 const (
 	webOffset = 1                // of every node's web door
-	webFirst  = 18080            // the published web door, or the next free port
+	webFirst  = 18080            // the published web door, or the next free port, if the file does not say
 	webTries  = 50               // ports
 	holdFor   = 10 * time.Second // a connection waits for a node and for its service's door
 	maxPassed = 4096             // connections passed at once by one published port
@@ -32,7 +37,10 @@ type publisher struct {
 	view    func() (*control.View, error)
 	changed func() <-chan struct{}
 	reach   func(system.NodeID) bool // whose doors are open to this machine; nil: all
+	inlet   func() int               // offset of what takes headers; nil: doors are dialled, and do not learn who came
+	key     proxy.Key                // signs headers
 	log     *slog.Logger
+	names   *names        // nil: there is none
 	turn    atomic.Uint64 // round robin over nodes
 
 	mu   sync.Mutex // guards open and web
@@ -44,11 +52,12 @@ type publisher struct {
 type published struct {
 	ln      net.Listener
 	service atomic.Value // system.ServiceName; empty: the web door
+	secure  atomic.Bool  // by TLS alone
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
 
-// webDoor is the key of the web door among the open ports.
+// webDoor is the key of the web door among the open ports, if the file does not say where it is.
 const webDoor = "web door"
 
 // way is one published port as the file asks for it.
@@ -59,6 +68,26 @@ type way struct {
 	target  int
 	scheme  string
 	pos     system.Pos
+	where   string // in the file
+}
+
+// secure says that clients come by TLS.
+func (w way) secure() bool { return w.scheme == "https" }
+
+// web lists where the file publishes the web door.
+func web(sys *system.System) (all []way) {
+	if sys.Web == nil {
+		return nil
+	}
+	add := func(addr, scheme string) {
+		if host, port, err := net.SplitHostPort(addr); err == nil { // else none is said
+			n, _ := strconv.Atoi(port)
+			all = append(all, way{host: host, port: n, scheme: scheme, pos: sys.Web.Pos, where: "web." + scheme})
+		}
+	}
+	add(sys.Web.HTTP, "http")
+	add(sys.Web.HTTPS, "https")
+	return all
 }
 
 // key is what stays open over an edit: an address, whoever it is published for; a port that was chosen
@@ -73,14 +102,32 @@ func (w way) key() string {
 // ways lists what a service publishes by port.
 func ways(s *system.Service) []way {
 	var ws []way
-	scheme := "tcp"
-	if s.Switch.By == system.ByRequest {
-		scheme = "http"
-	}
 	for _, p := range s.Ports {
-		ws = append(ws, way{s.Name, cmp.Or(p.Host, "127.0.0.1"), p.Published, p.Target, scheme, p.Pos})
+		scheme := "tcp"
+		if s.Switch.By == system.ByRequest {
+			if scheme = "http"; p.TLS() {
+				scheme = "https"
+			}
+		}
+		ws = append(ws, way{s.Name, cmp.Or(p.Host, "127.0.0.1"), p.Published, p.Target, scheme, p.Pos, "ports"})
 	}
 	return ws
+}
+
+// allWays lists all that a system publishes, but for a web door of which the file does not say where it is.
+func allWays(sys *system.System) (all []way) {
+	if routed(sys) {
+		all = web(sys)
+	}
+	for i := range sys.Services {
+		all = append(all, ways(&sys.Services[i])...)
+	}
+	return all
+}
+
+// routed says that the system has a web door.
+func routed(sys *system.System) bool {
+	return slices.ContainsFunc(sys.Services, func(s system.Service) bool { return len(s.Routes) > 0 })
 }
 
 // Set opens what sys publishes and is not open, and closes what it no longer does. When one port cannot
@@ -89,7 +136,7 @@ func (p *publisher) Set(sys *system.System) (err error) {
 	p.mu.Lock()
 	open, web := p.open, p.web
 	p.mu.Unlock()
-	next, service := map[string]*published{}, map[string]system.ServiceName{}
+	next, whose := map[string]*published{}, map[string]way{}
 	var fresh []*published
 	defer func() {
 		if err != nil {
@@ -98,24 +145,20 @@ func (p *publisher) Set(sys *system.System) (err error) {
 			}
 		}
 	}()
-	routed := false
-	for i := range sys.Services {
-		routed = routed || len(sys.Services[i].Routes) > 0
-		for _, w := range ways(&sys.Services[i]) {
-			key := w.key()
-			service[key] = w.service
-			if next[key] = open[key]; next[key] != nil {
-				continue
-			}
-			ln, err := net.Listen("tcp", net.JoinHostPort(w.host, strconv.Itoa(w.port)))
-			if err != nil {
-				return taken(w, err)
-			}
-			next[key] = &published{ln: ln}
-			fresh = append(fresh, next[key])
+	for _, w := range allWays(sys) {
+		key := w.key()
+		whose[key] = w
+		if next[key] = open[key]; next[key] != nil {
+			continue
 		}
+		ln, err := net.Listen("tcp", net.JoinHostPort(w.host, strconv.Itoa(w.port)))
+		if err != nil {
+			return taken(w, err)
+		}
+		next[key] = &published{ln: ln}
+		fresh = append(fresh, next[key])
 	}
-	if routed {
+	if routed(sys) && (sys.Web == nil || sys.Web.HTTP == "") {
 		f := open[webDoor]
 		if f == nil {
 			if f, web, err = openWeb(web); err != nil {
@@ -126,7 +169,13 @@ func (p *publisher) Set(sys *system.System) (err error) {
 		next[webDoor] = f
 	}
 	for key, f := range next {
-		f.service.Store(service[key])
+		f.service.Store(whose[key].service)
+		f.secure.Store(whose[key].secure())
+	}
+	if p.names != nil {
+		if err := p.names.Set(sys); err != nil {
+			return err
+		}
 	}
 	p.mu.Lock()
 	p.open, p.web = next, web
@@ -155,12 +204,19 @@ func openWeb(port int) (*published, int, error) {
 
 // taken says who has a port.
 func taken(w way, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return &system.Hint{Err: fmt.Errorf("%s: %s: %s takes a right that this user has not: %w", w.pos, w.where, w.key(), err),
+			Next: "take a port above 1023, or on Linux: sudo setcap cap_net_bind_service=+ep $(command -v servent)"}
+	}
 	if !isInUse(err) {
-		return fmt.Errorf("%s: ports: cannot listen on %s:%d: %w", w.pos, w.host, w.port, err)
+		return fmt.Errorf("%s: %s: cannot listen on %s: %w", w.pos, w.where, w.key(), err)
 	}
 	who := holder(w.port)
 	if who == "" {
 		who = "another program"
+	}
+	if w.service == "" {
+		return &system.Hint{Err: fmt.Errorf("%s: %s: %s is in use by %s", w.pos, w.where, w.key(), who), Next: fmt.Sprintf("stop it, or take another port: %s: %d", w.scheme, w.port+1)}
 	}
 	return &system.Hint{
 		Err:  fmt.Errorf("%s: ports: %d, which %s publishes, is in use by %s", w.pos, w.port, w.service, who),
@@ -177,16 +233,32 @@ func (p *publisher) Published(sys *system.System) []admin.Published {
 	if sys == nil {
 		return out
 	}
+	var doors []string
+	if f := open[webDoor]; f != nil {
+		doors = append(doors, "http://"+f.ln.Addr().String())
+	}
+	for _, w := range web(sys) {
+		if f := open[w.key()]; f != nil {
+			doors = append(doors, w.scheme+"://"+f.ln.Addr().String())
+		}
+	}
 	for i := range sys.Services {
 		s := &sys.Services[i]
-		if web := open[webDoor]; web != nil {
-			for _, r := range s.Routes {
-				out = append(out, admin.Published{Service: s.Name, URL: routeURL("http://"+web.ln.Addr().String(), r)})
+		for _, r := range s.Routes {
+			for _, at := range doors {
+				if one := (admin.Published{Service: s.Name, URL: routeURL(at, r)}); !slices.Contains(out, one) { // two hosts may share a path
+					out = append(out, one)
+				}
 			}
 		}
 		for _, w := range ways(s) {
 			if f := open[w.key()]; f != nil {
 				out = append(out, admin.Published{Service: s.Name, URL: w.scheme + "://" + f.ln.Addr().String()})
+			}
+		}
+		if s.Switch.By == system.ByName && p.names != nil {
+			if at := p.names.Addr(); at.IsValid() { // RFC 4501
+				out = append(out, admin.Published{Service: s.Name, URL: "dns://" + at.String() + "/" + string(s.Name) + "." + dns.Origin(sys.Name)})
 			}
 		}
 	}
@@ -218,6 +290,9 @@ func (p *publisher) Close() {
 	open := p.open
 	p.open = nil
 	p.mu.Unlock()
+	if p.names != nil {
+		p.names.Close()
+	}
 	for _, f := range open {
 		f.close()
 	}
@@ -256,15 +331,23 @@ func (p *publisher) serve(f *published) {
 			}
 			wg.Go(func() {
 				defer func() { <-room }()
-				p.pass(ctx, conn.(*net.TCPConn), f.service.Load().(system.ServiceName))
+				p.pass(ctx, conn.(*net.TCPConn), f)
 			})
 		}
 	}()
 }
 
 // pass joins a client with a door.
-func (p *publisher) pass(ctx context.Context, client *net.TCPConn, service system.ServiceName) {
+func (p *publisher) pass(ctx context.Context, client *net.TCPConn, f *published) {
 	defer client.Close()
+	defer context.AfterFunc(ctx, func() { client.Close() })()
+	var first []byte
+	if f.secure.Load() {
+		if first = l7.Handshake(client); first == nil {
+			return
+		}
+	}
+	service := f.service.Load().(system.ServiceName)
 	door, err := p.dial(ctx, service)
 	if err != nil {
 		p.log.Warn("no door", "service", service, "err", err)
@@ -272,11 +355,14 @@ func (p *publisher) pass(ctx context.Context, client *net.TCPConn, service syste
 		return
 	}
 	defer door.Close()
-	stop := context.AfterFunc(ctx, func() {
-		client.Close()
-		door.Close()
-	})
-	defer stop()
+	defer context.AfterFunc(ctx, func() { door.Close() })()
+	if p.inlet != nil {
+		from, to := client.RemoteAddr().(*net.TCPAddr).AddrPort(), client.LocalAddr().(*net.TCPAddr).AddrPort()
+		first = append(p.key.Append(nil, proxy.Header{Client: from, Door: to, Service: string(service)}), first...)
+	}
+	if _, err := door.Write(first); err != nil {
+		return
+	}
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
@@ -300,6 +386,9 @@ func (p *publisher) dial(ctx context.Context, service system.ServiceName) (*net.
 		changed := p.changed()
 		v, _ := p.view()
 		if offset, ok := doorOf(v, service); ok {
+			if p.inlet != nil {
+				offset = p.inlet()
+			}
 			for i, first := 0, int(p.turn.Add(1)); i < len(v.Seen); i++ {
 				seen := v.Seen[(first+i)%len(v.Seen)]
 				if p.reach != nil && !p.reach(seen.Node) {

@@ -3,6 +3,7 @@ package launch
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -188,5 +189,36 @@ func TestWebDoor(t *testing.T) {
 	}
 	if f.Published(nil) != nil {
 		t.Error("something is published for no system")
+	}
+}
+
+// Who may not listen on a port is told where the file says it, and what would help.
+func TestPortOfRoots(t *testing.T) {
+	err := taken(way{host: "0.0.0.0", port: 443, scheme: "https", where: "web.https", pos: system.Pos{File: "compose.yaml", Line: 7, Col: 12}}, &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", fs.ErrPermission)})
+	if text := err.Error(); !strings.HasPrefix(text, "compose.yaml:7:12: web.https: 0.0.0.0:443") || !strings.Contains(system.Next(err), "above 1023") {
+		t.Errorf("%v; next %q", err, system.Next(err))
+	}
+}
+
+// A port of TLS closes though a client of it has said nothing yet.
+func TestPortOfTLSCloses(t *testing.T) {
+	f := newFront(t)
+	s := publishes("site", 0)
+	s.Switch.By, s.Ports[0].App = system.ByRequest, "https"
+	sys := &system.System{Services: []system.Service{s}}
+	if err := f.Set(sys); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", strings.TrimPrefix(f.Published(sys)[0].URL, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	closed := make(chan struct{})
+	time.AfterFunc(50*time.Millisecond, func() { f.Close(); close(closed) }) // it is accepted by then
+	select {
+	case <-closed:
+	case <-time.After(5 * time.Second): // the client would have twice as long
+		t.Error("it waits for the client")
 	}
 }

@@ -3,7 +3,9 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -11,6 +13,7 @@ import (
 
 	"servent/admin"
 	"servent/driver"
+	"servent/driver/process"
 	"servent/identity"
 	"servent/link"
 	"servent/system"
@@ -40,8 +43,14 @@ func (n *Node) between(h http.Handler) http.HandlerFunc {
 	}
 }
 
-func (n *Node) serveMeter(w http.ResponseWriter, _ *http.Request) {
-	m := admin.NodeMeter{Node: n.boot.ID, At: time.Now(), Rows: n.meter.Snapshot()}
+func (n *Node) serveMeter(w http.ResponseWriter, r *http.Request) {
+	m := admin.NodeMeter{Node: n.boot.ID, At: time.Now(), Rows: n.meter.Snapshot(), CPU: process.OwnCPU().Seconds()}
+	stats := n.agent.Stats(r.Context())
+	for _, id := range slices.Sorted(maps.Keys(stats)) {
+		st := stats[id]
+		m.Used = append(m.Used, admin.Used{Instance: id, Started: st.Started, StartMS: float64(st.Took.Microseconds()) / 1000, CPU: st.CPU.Seconds(),
+			Memory: st.Memory, Pids: st.Pids, Calls: st.Calls})
+	}
 	if n.place != nil {
 		r := n.place.Report()
 		m.Station = &admin.Station{Served: r.Served, Passed: r.Passed, Late: r.Late, LateShare: r.LateShare, ValidRate: r.ValidRate}

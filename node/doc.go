@@ -28,6 +28,7 @@ type Boot struct {
 	Host       string              `json:"host"`        // address of its doors and its instances
 	LinkHost   string              `json:"link_host"`   // address of its link, as other machines know it; empty: Host
 	PortBase   int                 `json:"port_base"`   // the link listens here; doors and instances above
+	Inlet      int                 `json:"inlet"`       // offset at which published ports pass on what came to them; 0: there is none
 	Dir        string              `json:"dir"`         // private folder
 	Blobs      string              `json:"blobs"`       // folder of bytes by digest
 	ControlDir string              `json:"control_dir"` // where a server keeps control

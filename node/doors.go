@@ -39,9 +39,12 @@ type opening struct {
 	instance system.InstanceID  // of a peer or next door
 	next     bool
 	by       system.By
+	names    bool // of the name server
+	secure   bool // by TLS alone
+	passed   bool // what published ports pass on
 }
 
-// webPort is where a machine that joined a fleet has the web door for its own users.
+// webPort is where a machine that joined a fleet has the web door for its own users, if the file does not say.
 const webPort = 18080
 
 // published lists the ways in that a machine that joined a fleet has, as the first machine has them.
@@ -53,11 +56,15 @@ func published(p *system.Plan) map[string]opening {
 	for i := range p.Services {
 		s := &p.Services[i].Service
 		if len(s.Routes) > 0 {
-			out[net.JoinHostPort("127.0.0.1", strconv.Itoa(webPort))] = opening{by: system.ByRequest}
+			web := cmp.Or(p.Web, &system.Web{})
+			out[cmp.Or(web.HTTP, net.JoinHostPort("127.0.0.1", strconv.Itoa(webPort)))] = opening{by: system.ByRequest}
+			if web.HTTPS != "" {
+				out[web.HTTPS] = opening{by: system.ByRequest, secure: true}
+			}
 		}
 		for _, port := range s.Ports {
 			if port.Published > 0 {
-				out[net.JoinHostPort(cmp.Or(port.Host, "127.0.0.1"), strconv.Itoa(port.Published))] = opening{service: s.Name, by: s.Switch.By}
+				out[net.JoinHostPort(cmp.Or(port.Host, "127.0.0.1"), strconv.Itoa(port.Published))] = opening{service: s.Name, by: s.Switch.By, secure: port.TLS()}
 			}
 		}
 	}
@@ -71,6 +78,9 @@ func wanted(p *system.Plan, self system.NodeID) map[int]opening {
 		return out
 	}
 	out[webOffset] = opening{by: system.ByRequest}
+	if p.Names > 0 {
+		out[p.Names] = opening{names: true}
+	}
 	for _, d := range p.Services {
 		by := d.Service.Switch.By
 		if offset, ok := p.Door(d.Service.Name); ok {
@@ -87,6 +97,30 @@ func wanted(p *system.Plan, self system.NodeID) map[int]opening {
 	return out
 }
 
+// inlets are the doors for what published ports pass on: of the services that have some, and the web door. Their keys are no addresses.
+func inlets(p *system.Plan) map[string]opening {
+	out := map[string]opening{}
+	if p == nil {
+		return out
+	}
+	out["passed on for the web door"] = opening{by: system.ByRequest, passed: true}
+	for i := range p.Services {
+		if s := &p.Services[i].Service; len(s.Ports) > 0 {
+			out["passed on for "+string(s.Name)] = opening{service: s.Name, by: s.Switch.By, passed: true}
+		}
+	}
+	return out
+}
+
+// takeIn takes what published ports pass on, until ctx ends.
+func (n *Node) takeIn(ctx context.Context) error {
+	ln, err := net.Listen("tcp", n.address(n.boot.Inlet))
+	if err != nil {
+		return err
+	}
+	return n.inlet.Serve(ctx, ln)
+}
+
 // private says that only programs of the node ask at a door: nobody outside reaches the service, or the door
 // leads to one instance.
 func private(p *system.Plan, o opening) bool {
@@ -97,6 +131,24 @@ func private(p *system.Plan, o opening) bool {
 	return d != nil && !d.Service.Public()
 }
 
+// named lists the ways in of services that are switched by name, at the ports that the file publishes: on an emulated node
+// that has an address of its own. The machine itself has the same ports on 127.0.0.1.
+func named(p *system.Plan, host string) map[string]opening {
+	out := map[string]opening{}
+	if p == nil || host == "127.0.0.1" {
+		return out
+	}
+	for i := range p.Services {
+		s := &p.Services[i].Service
+		for _, port := range s.Ports {
+			if s.Switch.By == system.ByName && port.Published > 0 && (port.Host == "" || port.Host == "127.0.0.1") {
+				out[net.JoinHostPort(host, strconv.Itoa(port.Published))] = opening{service: s.Name, by: s.Switch.By}
+			}
+		}
+	}
+	return out
+}
+
 // set opens and closes doors until they are those of the plan. A port that somebody else holds is
 // reported and tried again.
 func (ds *doors) set(ctx context.Context, p *system.Plan) {
@@ -104,8 +156,13 @@ func (ds *doors) set(ctx context.Context, p *system.Plan) {
 	for offset, what := range wanted(p, ds.node.boot.ID) {
 		want[ds.node.address(offset)] = what
 	}
+	if ds.node.boot.Inlet > 0 {
+		maps.Copy(want, inlets(p))
+	}
 	if b := &ds.node.boot; !b.Emulated && b.Role == identity.Node {
 		maps.Copy(want, published(p))
+	} else if b.Emulated {
+		maps.Copy(want, named(p, b.Host))
 	}
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -136,8 +193,13 @@ func (ds *doors) set(ctx context.Context, p *system.Plan) {
 func (ds *doors) serve(ctx context.Context, addr string, d *door) {
 	what, told := d.what, false
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-		if err == nil {
+		var ln net.Listener
+		var err error
+		if what.names {
+			err = ds.node.dns.Serve(ctx, addr, nil)
+		} else if what.passed {
+			err = ds.answer(ctx, ds.node.inlet.Door(string(what.service), passedTo(addr)), d)
+		} else if ln, err = new(net.ListenConfig).Listen(ctx, "tcp", addr); err == nil {
 			wait, told = 20*time.Millisecond, false
 			err = ds.answer(ctx, ln, d)
 		}
@@ -156,6 +218,12 @@ func (ds *doors) serve(ctx context.Context, addr string, d *door) {
 	}
 }
 
+// passedTo is the address of a door that has none.
+type passedTo string
+
+func (passedTo) Network() string  { return "tcp" }
+func (p passedTo) String() string { return string(p) }
+
 func (ds *doors) answer(ctx context.Context, ln net.Listener, d *door) error {
 	n, what := ds.node, d.what
 	to := func(t *route.Table) (route.Instance, bool) {
@@ -164,7 +232,7 @@ func (ds *doors) answer(ctx context.Context, ln net.Listener, d *door) error {
 		}
 		return t.Instance(what.instance)
 	}
-	if what.by == system.ByConnection {
+	if what.by != system.ByRequest { // who came by a name is joined to the instance as by connection
 		if what.instance != "" {
 			return n.l4.ServeTo(ctx, ln, to)
 		}
@@ -177,9 +245,20 @@ func (ds *doors) answer(ctx context.Context, ln net.Listener, d *door) error {
 	case what.service != "":
 		h = n.l7.Door(what.service)
 	default:
-		h = n.l7.Web()
+		h = n.shelf.Front(n.l7.Web(), n.redirect)
+	}
+	if what.secure {
+		return n.l7.ServeTLS(ctx, ln, n.waits(d, h))
 	}
 	return n.l7.Serve(ctx, ln, n.waits(d, h))
+}
+
+// redirect is the port that the plan sends those to who come to the web door without TLS.
+func (n *Node) redirect() (port string, ok bool) {
+	if p := n.view.Load().Plan; p != nil && p.Web != nil && p.Web.Redirect {
+		_, port, _ = net.SplitHostPort(p.Web.HTTPS)
+	}
+	return port, port != ""
 }
 
 // waits tells the node's station of a program that waits for an answer: it is not slow meanwhile.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -56,5 +57,23 @@ func TestPrivateDoors(t *testing.T) {
 		if got := private(p, tt.at); got != tt.want {
 			t.Errorf("%s: private = %v, want %v", tt.name, got, tt.want)
 		}
+	}
+}
+
+// Only a node with an address of its own can have the ports that the machine has, too.
+func TestNamedDoors(t *testing.T) {
+	p := &system.Plan{Services: []system.Deployment{
+		{Service: system.Service{Name: "api", Switch: system.Switch{By: system.ByName}, Ports: []system.Port{{Published: 8080}, {Published: 9090, Host: "0.0.0.0"}, {Target: 1}}}},
+		{Service: system.Service{Name: "web", Switch: system.Switch{By: system.ByRequest}, Ports: []system.Port{{Published: 80}}}},
+	}}
+	want := map[string]opening{"127.77.0.2:8080": {service: "api", by: system.ByName}}
+	if got := named(p, "127.77.0.2"); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := named(p, "127.0.0.1"); len(got) != 0 {
+		t.Errorf("of a shared address: %v", got)
+	}
+	if got := named(nil, "127.77.0.2"); len(got) != 0 {
+		t.Errorf("without a plan: %v", got)
 	}
 }

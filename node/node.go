@@ -24,9 +24,12 @@ import (
 	"servent/identity"
 	"servent/link"
 	"servent/meter"
+	"servent/request/certificate"
+	"servent/request/dns"
 	"servent/request/handover"
 	"servent/request/l4"
 	"servent/request/l7"
+	"servent/request/proxy"
 	"servent/route"
 	"servent/store"
 	"servent/system"
@@ -61,6 +64,9 @@ type Node struct {
 	container *container.Driver
 	l7        *l7.Switch
 	l4        *l4.Switch
+	dns       *dns.Server
+	shelf     *certificate.Shelf
+	inlet     *proxy.Inlet
 	meter     *meter.Book
 	calls     *route.Calls
 	keys      *handover.Keeper
@@ -74,6 +80,7 @@ type Node struct {
 
 	shunned map[identity.Pin]bool // of follow alone
 
+	zone  atomic.Pointer[dns.Zone]
 	table atomic.Pointer[route.Table]
 	news  news // of table
 	view  atomic.Pointer[control.View]
@@ -169,14 +176,23 @@ func build(boot Boot, o Options) (*Node, error) {
 	})
 	n.keys = handover.New(handover.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
 		Remote: func(system.NodeID) http.RoundTripper { return n.http2 }, Station: n.place, Told: n.again, Log: n.log})
+	if n.shelf, err = certificate.NewShelf(boot.Sessions, n.log); err != nil {
+		return nil, err
+	}
+	passed, err := proxy.NewKey(boot.Sessions)
+	if err != nil {
+		return nil, err
+	}
+	n.inlet = proxy.NewInlet(passed, n.log)
 	n.l7 = l7.New(l7.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
 		Remote: func(system.NodeID) http.RoundTripper { return n.http1 }, Station: n.place, Meter: n.meter, Keys: n.keys, Calls: n.calls, Hold: holdFor,
-		Secret: boot.Sessions, Log: n.log})
+		TLS: n.shelf.Config(), Secret: boot.Sessions, Log: n.log})
 	n.l4 = l4.New(l4.Options{Self: boot.ID, Table: n.table.Load, Changed: n.news.wait, Local: n.agent.Endpoint,
 		Dial: func(ctx context.Context, to system.NodeID) (net.Conn, error) {
 			return n.link.Dial(ctx, to, link.Tunnel)
 		},
 		Station: n.place, Meter: n.meter, Hold: holdFor, Log: n.log})
+	n.dns = dns.New(dns.Options{Zone: n.zone.Load, Log: n.log})
 	n.overlays = newOverlays(boot.ID, n.link.Datagrams(), n.overlayOptions)
 	n.doors = doors{node: n, open: map[string]*door{}}
 	return n, nil
@@ -188,6 +204,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	ctx, fail := context.WithCancelCause(ctx) // a part that ends by itself takes the node with it: it starts again as a whole
 	defer fail(nil)
 	word, spoken := newParts(ctx, fail)
+	inward, inside := newParts(ctx, fail)
 	rim, above := newParts(ctx, fail)
 	heart, below := newParts(ctx, fail)
 
@@ -219,6 +236,9 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	heart.run(below, "overlays", func(ctx context.Context) error { return n.overlays.serve(ctx, n.linkAddress()) })
 	n.opt.Tell(Told{Serving: true})
 
+	if n.boot.Inlet > 0 {
+		inward.run(inside, "inlet", n.takeIn)
+	}
 	rim.run(above, "agent", n.agent.Run)
 	rim.run(above, "follow", n.follow)
 	rim.run(above, "calls", n.listen)
@@ -234,6 +254,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	<-ctx.Done()
 	errs := []error{word.stop()}
 	n.leave()
+	errs = append(errs, inward.stop())
 	n.doors.close()
 	errs = append(errs, rim.stop(), heart.stop(), closeControl())
 	return errors.Join(errs...)
@@ -319,6 +340,20 @@ func (n *Node) follow(ctx context.Context) error {
 	})
 }
 
+// names makes the zone that of a view, when some service is switched by name.
+func (n *Node) names(v *control.View, table *route.Table) {
+	if v.Plan == nil || v.Plan.Names == 0 {
+		n.zone.Store(nil)
+		return
+	}
+	z, err := dns.NewZone(dns.Of(v.Plan, v.Seen, table, n.boot.Site))
+	if err != nil { // the file was checked
+		n.log.Error("no zone", "err", err)
+		return
+	}
+	n.zone.Store(z)
+}
+
 // take makes a view this node's: addresses, plan, table, doors.
 func (n *Node) take(ctx context.Context, v *control.View) {
 	n.shun(v.Expelled)
@@ -330,6 +365,8 @@ func (n *Node) take(ctx context.Context, v *control.View) {
 	n.overlays.attach(table)
 	n.stores.follow(v, table) // before their owners change by the table
 	n.table.Store(table)
+	n.names(v, table)
+	n.shelf.Set(v.Certificates, v.Challenges)
 	n.news.tell()
 	n.doors.set(ctx, v.Plan)
 }

@@ -58,6 +58,7 @@ func TestWanted(t *testing.T) {
 	}{
 		{"no plan", nil, map[int]opening{}},
 		{"nothing in it", &system.Plan{}, map[int]opening{webOffset: {by: system.ByRequest}}},
+		{"a name server", &system.Plan{Names: 9}, map[int]opening{webOffset: {by: system.ByRequest}, 9: {names: true}}},
 		{"web door, services, a peer's and two next doors", plan, map[int]opening{
 			webOffset: {by: system.ByRequest},
 			2:         {service: "web", by: system.ByRequest},

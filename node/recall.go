@@ -25,6 +25,8 @@ type last struct {
 	Plan     *system.Plan      `json:"plan"`
 	Seen     []system.Seen     `json:"seen"`
 	Expelled []system.Expelled `json:"expelled,omitempty"`
+	// Certificates are sealed as in control.
+	Certificates []system.Certified `json:"certificates,omitempty"`
 }
 
 // remember writes down every new plan, and what is seen with it, until ctx ends.
@@ -32,7 +34,7 @@ func (n *Node) remember(ctx context.Context) error {
 	for written := (*control.View)(nil); ; {
 		changed := n.news.wait()
 		if v := n.view.Load(); v != written && v.Plan != nil && v.Rev > 0 { // one that was recalled has no revision
-			b, err := json.Marshal(last{v.Plan, v.Seen, v.Expelled})
+			b, err := json.Marshal(last{v.Plan, v.Seen, v.Expelled, v.Certificates})
 			if err == nil {
 				err = blob.Replace(n.lastFile(), b, 0o600)
 			}
@@ -70,5 +72,5 @@ func (n *Node) recall() *control.View {
 		n.log.Warn("the plan that was kept cannot be read", "err", err)
 		return nil
 	}
-	return &control.View{Plan: l.Plan, Seen: l.Seen, Expelled: l.Expelled}
+	return &control.View{Plan: l.Plan, Seen: l.Seen, Expelled: l.Expelled, Certificates: l.Certificates}
 }

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -18,7 +19,8 @@ import (
 // most that it was asked in the last half of the idle time, and fewer instances must have done for the other
 // half. Nothing else is remembered: without the plan and the reports it begins again at the minimum.
 func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
-	need := needed(calls, t.asked(p))
+	asked := t.asked(p)
+	need := needed(calls, asked)
 	is := &system.Called{}
 	switch {
 	case p.was == nil:
@@ -28,6 +30,12 @@ func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
 		is.Want = len(p.active) + len(p.lost)
 	}
 	was := is.Want
+	is.Arrivals = t.arrivals(is.Arrivals, calls, len(asked) > 0)
+	if from, until, ok := expected(is.Arrivals, calls); ok && len(asked) == 0 && need == 0 {
+		if quiet := t.quiet(is.Arrivals, calls); quiet >= from && quiet < until {
+			need = 1
+		}
+	}
 	is.Want = min(max(is.Want, calls.Min), calls.Max)
 	switch {
 	case need >= is.Want:
@@ -38,7 +46,7 @@ func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
 	case t.in.Now.Sub(is.Less) >= calls.Idle/2:
 		is.Want, is.Less = need, time.Time{}
 	}
-	if was == 0 && is.Want > 0 && calls.Min == 0 {
+	if was == 0 && is.Want > 0 && calls.Min == 0 && len(asked) > 0 {
 		is.Wakes++
 	}
 	return is
@@ -46,11 +54,17 @@ func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
 
 // needed is how many instances are enough for what is asked.
 func needed(calls architecture.Calls, asked []demand) int {
-	total := 0.0
+	inflight, cpu, n := 0.0, 0.0, 0.0
 	for _, d := range asked {
-		total += d.inflight
+		inflight += d.inflight
+		cpu += d.cpu
 	}
-	n := math.Ceil(total/float64(calls.Inflight) - 1e-9)
+	if calls.Inflight > 0 {
+		n = math.Ceil(inflight/float64(calls.Inflight) - 1e-9)
+	}
+	if calls.CPU > 0 { // of two goals the one that needs more
+		n = max(n, math.Ceil(cpu/calls.CPU-1e-9))
+	}
 	return max(int(min(n, float64(calls.Max))), calls.Min)
 }
 
@@ -59,8 +73,8 @@ func (t *turn) asked(p *part) []demand {
 	var out []demand
 	for v, n := range t.fleet.nodes {
 		for _, d := range n.Demand {
-			if d.Service == p.svc.Name && d.Inflight > 0 && !math.IsInf(d.Inflight, 0) {
-				out = append(out, demand{v, d.Inflight})
+			if sane := func(x float64) bool { return x >= 0 && !math.IsInf(x, 0) }; d.Service == p.svc.Name && sane(d.Inflight) && sane(d.CPU) && d.Inflight+d.CPU > 0 {
+				out = append(out, demand{v, d.Inflight, d.CPU})
 			}
 		}
 	}
@@ -71,6 +85,7 @@ func (t *turn) asked(p *part) []demand {
 type demand struct {
 	node     int // index into the fleet's
 	inflight float64
+	cpu      float64
 }
 
 // resume takes back instances that are on their way out when calls need them again: they may still run.
@@ -139,16 +154,31 @@ func Why(in Input, service system.ServiceName) string {
 	calls, _ := architecture.CallsOf(p.svc)
 	asked := t.asked(p)
 	why := instances(p.want) + ": "
-	var who []string
+	var who, use []string
 	for _, d := range asked {
-		who = append(who, number(d.inflight)+" on "+string(t.fleet.nodes[d.node].Node))
+		if on := " on " + string(t.fleet.nodes[d.node].Node); calls.Inflight > 0 && d.inflight > 0 {
+			who = append(who, number(d.inflight)+on)
+		}
+		if on := " on " + string(t.fleet.nodes[d.node].Node); calls.CPU > 0 && d.cpu > 0 {
+			use = append(use, strconv.FormatFloat(d.cpu, 'f', 2, 64)+on)
+		}
 	}
 	need := needed(calls, asked)
+	from, until, learnt := expected(p.called.Arrivals, calls)
 	switch {
+	case len(asked) == 0 && learnt:
+		why += fmt.Sprintf("nobody calls; of %s without calls nearly all took %s to %s, and one is ready then", times(p.called.Arrivals), rough(from), rough(until))
 	case len(asked) == 0:
 		why += "nobody calls"
 	default:
-		why += "requests at a time of late: " + strings.Join(who, ", ") + "; " + number(float64(calls.Inflight)) + " for each instance"
+		var words []string
+		if len(who) > 0 {
+			words = append(words, "requests at a time of late: "+strings.Join(who, ", ")+"; "+number(float64(calls.Inflight))+" for each instance")
+		}
+		if len(use) > 0 {
+			words = append(words, "processors used of late: "+strings.Join(use, ", ")+"; "+strconv.FormatFloat(calls.CPU, 'f', 2, 64)+" for each instance")
+		}
+		why += strings.Join(words, "; ")
 	}
 	switch {
 	case need == calls.Max:

@@ -231,3 +231,30 @@ func TestAnyCalls(t *testing.T) {
 		}
 	})
 }
+
+// Processor time is a goal as requests are: so many instances that each uses its share; of two goals the one that needs more counts.
+func TestProcessorTimeMakesInstances(t *testing.T) {
+	of := func(inflight int) *system.System {
+		return sys(service("fn", 1, func(s *system.Service) {
+			s.Scale = system.Scale{Min: 1, Max: 6, CPU: 0.5, Inflight: inflight, Idle: 30 * time.Second}
+			s.Limits.CPUs = 0.5
+		}))
+	}
+	w := newWorld(t, of(0), fleetOf(3)...)
+	w.settle()
+	use := func(node system.NodeID, cpu, inflight float64) {
+		w.nodes[node].Demand = []system.Demand{{Service: "fn", CPU: cpu, Inflight: inflight}}
+	}
+	use("node-1", 0.4, 100) // requests are no goal
+	use("node-2", 0.3, 0)
+	if w.settle(); w.want() != 3 { // 0.7 processors, 0.25 for each
+		t.Errorf("%d instances, want 3", w.want())
+	}
+	if why := Why(w.input(), "fn"); !strings.Contains(why, "3 instances: processors used of late: 0.40 on node-1, 0.30 on node-2; 0.25 for each instance") {
+		t.Errorf("why: %s", why)
+	}
+	w.in.System = of(25)
+	if w.settle(); w.want() != 4 { // 100 requests, 25 for each
+		t.Errorf("with two goals %d instances, want 4", w.want())
+	}
+}

@@ -254,7 +254,7 @@ func (p *part) of(a *system.Assignment) *system.Service {
 func (t *turn) assemble() *system.Plan {
 	plan := &system.Plan{Doors: []system.Door{}, Services: []system.Deployment{}, Refused: t.refused}
 	if t.in.System != nil {
-		plan.System = t.in.System.Name
+		plan.System, plan.Web = t.in.System.Name, t.in.System.Web
 	} else if t.in.Plan != nil {
 		plan.System = t.in.Plan.System
 	}

@@ -449,3 +449,34 @@ func TestPatience(t *testing.T) {
 		}
 	}
 }
+
+// The name server's port is given once, stays, and is nobody else's; without a service by name there is none.
+func TestNamesPort(t *testing.T) {
+	by := func(by system.By, names ...system.ServiceName) *system.Plan {
+		p := &system.Plan{}
+		for _, n := range names {
+			p.Services = append(p.Services, system.Deployment{Service: system.Service{Name: n, Switch: system.Switch{By: by}},
+				Assignments: []system.Assignment{{Instance: system.Instance(n, 1)}}})
+		}
+		return p
+	}
+	none, first := by(system.ByRequest, "a"), by(system.ByName, "a")
+	givePorts(nil, none)
+	givePorts(nil, first)
+	if none.Names != 0 || first.Names != 3 || first.Services[0].Assignments[0].Port != 4 {
+		t.Fatalf("none %+v, first %+v", none, first)
+	}
+	second := by(system.ByName, "a", "b")
+	second.Services[0].Assignments[0].Port = first.Services[0].Assignments[0].Port
+	givePorts(first, second)
+	if second.Names != first.Names {
+		t.Errorf("it moved from %d to %d", first.Names, second.Names)
+	}
+	taken := map[int]bool{second.Names: true}
+	for _, o := range []int{second.Doors[0].Offset, second.Doors[1].Offset, 4, 5, second.Services[1].Assignments[0].Port, second.Services[1].Assignments[0].Port + 1} {
+		if taken[o] {
+			t.Errorf("offset %d is given twice: %+v", o, second)
+		}
+		taken[o] = true
+	}
+}

@@ -24,6 +24,9 @@ func givePorts(old, plan *system.Plan) {
 			}
 		}
 	}
+	if old != nil && plan.Named() {
+		taken[old.Names] = true
+	}
 	next := firstOffset
 	free := func(n int) int {
 		for taken[next] {
@@ -48,6 +51,14 @@ func givePorts(old, plan *system.Plan) {
 			offset = free(1)
 		}
 		plan.Doors = append(plan.Doors, system.Door{Service: d.Service.Name, Offset: offset})
+	}
+	if plan.Named() { // last of the doors, so that no service's depends on it
+		if old != nil {
+			plan.Names = old.Names
+		}
+		if plan.Names == 0 {
+			plan.Names = free(1)
+		}
 	}
 	for i := range plan.Services {
 		for j := range plan.Services[i].Assignments {

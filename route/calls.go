@@ -2,6 +2,7 @@ package route
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -17,7 +18,13 @@ type Calls struct {
 	asked chan struct{} // of capacity 1
 
 	mu     sync.Mutex // guards what follows
-	gauges map[system.ServiceName]*called
+	gauges map[gauged]*called
+}
+
+// gauged is what a gauge is of.
+type gauged struct {
+	service system.ServiceName
+	cpu     bool // thousandths of processors that its instances use, not requests
 }
 
 // called is what is asked of one service.
@@ -48,7 +55,7 @@ const (
 
 // NewCalls returns an empty one.
 func NewCalls() *Calls {
-	return &Calls{asked: make(chan struct{}, 1), gauges: map[system.ServiceName]*called{}}
+	return &Calls{asked: make(chan struct{}, 1), gauges: map[gauged]*called{}}
 }
 
 // Asked receives when a service is called of which the last sample said nothing: a sample is due.
@@ -68,14 +75,30 @@ func (c *Calls) Begin(name system.ServiceName, now time.Time, waits bool) {
 // End counts it out.
 func (c *Calls) End(name system.ServiceName, now time.Time) { c.add(name, now, -1, false) }
 
+// Uses says how many processors a service's instances here use from now on.
+func (c *Calls) Uses(name system.ServiceName, now time.Time, processors float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.of(gauged{name, true}, now)
+	g.pass(now)
+	g.inflight = int(1000 * processors)
+	g.most = max(g.most, g.inflight)
+}
+
+// of returns a gauge. mu is held.
+func (c *Calls) of(what gauged, now time.Time) *called {
+	g := c.gauges[what]
+	if g == nil {
+		g = &called{at: now, sampled: now}
+		c.gauges[what] = g
+	}
+	return g
+}
+
 func (c *Calls) add(name system.ServiceName, now time.Time, n int, waits bool) (news bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g := c.gauges[name]
-	if g == nil {
-		g = &called{at: now, sampled: now}
-		c.gauges[name] = g
-	}
+	g := c.of(gauged{service: name}, now)
 	g.pass(now)
 	g.inflight += n
 	g.most = max(g.most, g.inflight)
@@ -97,16 +120,25 @@ func (g *called) pass(now time.Time) {
 func (c *Calls) Sample(now time.Time, span func(system.ServiceName) time.Duration) (demand []system.Demand, busy bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for name, g := range c.gauges {
-		s := span(name)
+	all := map[system.ServiceName]system.Demand{}
+	for what, g := range c.gauges {
+		s := span(what.service)
 		if most := g.sample(now, s); most > 0 {
-			demand = append(demand, system.Demand{Service: name, Inflight: most})
+			d := all[what.service]
+			d.Service = what.service
+			if what.cpu {
+				d.CPU = most / 1000
+			} else {
+				d.Inflight = most
+			}
+			all[what.service] = d
 		} else if g.most == 0 || s <= 0 && g.inflight == 0 {
-			delete(c.gauges, name)
+			delete(c.gauges, what)
 			continue
 		}
 		busy = true
 	}
+	demand = slices.Collect(maps.Values(all))
 	slices.SortFunc(demand, func(a, b system.Demand) int { return cmp.Compare(a.Service, b.Service) })
 	return demand, busy
 }

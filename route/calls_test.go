@@ -203,3 +203,25 @@ func TestRoundUp(t *testing.T) {
 		}
 	})
 }
+
+// Processor time is told beside requests, the most of late, and forgotten like them.
+func TestUses(t *testing.T) {
+	c, now := NewCalls(), time.Now()
+	span := func(system.ServiceName) time.Duration { return 10 * time.Second }
+	c.Uses("hot", now, 0.5)
+	c.Begin("hot", now, false)
+	now = now.Add(time.Second)
+	demand, busy := c.Sample(now, span)
+	if len(demand) != 1 || !busy || demand[0].Inflight != 1 || demand[0].CPU < 0.5 || demand[0].CPU > 0.56 {
+		t.Fatalf("%+v, want one request and half a processor", demand)
+	}
+	c.End("hot", now)
+	c.Uses("hot", now, 0)
+	for range 15 {
+		now = now.Add(time.Second)
+		demand, busy = c.Sample(now, span)
+	}
+	if len(demand) != 0 || busy {
+		t.Errorf("%+v, %v after a while, want nothing", demand, busy)
+	}
+}

@@ -1,12 +1,17 @@
 package route
 
-import "servent/system"
+import (
+	"slices"
+
+	"servent/system"
+)
 
 // Target is who may take a request or a connection under one table.
 type Target struct {
 	Service system.ServiceName
 	Policy  string
 	Sticky  string // none or empty, cookie, key, source
+	Model   string // of the door: see [ModelOne]
 	Among   []Instance
 	Leaving []Instance // only for clients that stay with one of them
 	Coming  bool       // one is planned that is not ready yet
@@ -25,8 +30,20 @@ func (t *Table) Door(name system.ServiceName) Target {
 	if svc == nil {
 		return Target{Service: name, Why: "the plan that this node follows does not name it"}
 	}
-	return Target{Service: name, Policy: svc.Switch.Policy, Sticky: svc.Switch.Sticky, Among: svc.Instances, Leaving: svc.Leaving,
+	among := svc.Instances
+	if svc.Switch.By == system.ByName {
+		if among = own(among); len(among) == 0 {
+			among = svc.Instances
+		}
+	}
+	return Target{Service: name, Policy: svc.Switch.Policy, Sticky: svc.Switch.Sticky, Model: svc.Switch.Model, Among: among, Leaving: svc.Leaving,
 		Coming: svc.Coming, Called: svc.Called, Each: svc.Each, Why: svc.Why, Key: svc.Key, Locator: svc.Locator, Once: svc.Once}
+}
+
+// own are the instances on this node. Who looked a service up by name came to them; only a client whose answer is out
+// of date comes where there is none, and is sent on, as are programs of this node.
+func own(all []Instance) []Instance {
+	return slices.DeleteFunc(slices.Clone(all), func(in Instance) bool { return !in.Local })
 }
 
 // Owner narrows a target to the instance where a locator found a key. When that one is not ready, Among

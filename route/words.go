@@ -14,7 +14,12 @@ func (s *Service) Words() string {
 	if s.Locator != nil {
 		return text + fmt.Sprintf("the owner of the key %s", s.Key)
 	}
-	text += cmp.Or(s.Switch.Policy, Policies[0])
+	if s.Switch.By == system.ByName {
+		text += cmp.Or(s.Switch.Policy, "weighted")
+		text += fmt.Sprintf(", answers hold for %s", s.Switch.TTL)
+	} else {
+		text += cmp.Or(s.Switch.Policy, Policies[0])
+	}
 	switch s.Switch.Policy {
 	case "weighted":
 		text += s.shares()
@@ -29,6 +34,9 @@ func (s *Service) Words() string {
 		text += "; clients stay by key " + s.Key.String()
 	default:
 		text += "; clients stay by " + s.Switch.Sticky
+	}
+	if s.Switch.Model == ModelOne {
+		text += "; each door serves one at a time"
 	}
 	return text
 }

@@ -164,7 +164,7 @@ func (s *Store) servePut(w http.ResponseWriter, r *http.Request, key string) err
 	if r.ContentLength > MaxValue {
 		return &http.MaxBytesError{Limit: MaxValue}
 	}
-	value, err := readValue(w, r)
+	value, err := readValue(r)
 	if err != nil {
 		return err
 	}
@@ -181,15 +181,19 @@ func (s *Store) servePut(w http.ResponseWriter, r *http.Request, key string) err
 	return nil
 }
 
-func readValue(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readValue reads one byte more than a value may have. It does not have the connection closed for one that is longer, as http.MaxBytesReader
+// does: who still sends the last bytes would see it break before the answer, and between nodes that is no answer at all.
+func readValue(r *http.Request) ([]byte, error) {
 	var b bytes.Buffer
 	if r.ContentLength > 0 {
-		b.Grow(int(r.ContentLength) + bytes.MinRead)
+		b.Grow(int(min(r.ContentLength, MaxValue)) + bytes.MinRead)
 	}
-	_, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, MaxValue))
-	var large *http.MaxBytesError
-	if err != nil && !errors.As(err, &large) {
+	n, err := b.ReadFrom(io.LimitReader(r.Body, MaxValue+1))
+	switch {
+	case err != nil:
 		err = fmt.Errorf("%w: the value did not arrive whole: %w", errBad, err)
+	case n > MaxValue:
+		err = &http.MaxBytesError{Limit: MaxValue}
 	}
 	return b.Bytes(), err
 }

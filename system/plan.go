@@ -10,9 +10,11 @@ import (
 // route tables follow it. It is complete: what it does not name must not run.
 type Plan struct {
 	System     string       `json:"system"`
-	Generation int64        `json:"generation"`        // grows by one with every change
-	Fence      int64        `json:"fence"`             // of the conductor that wrote it
-	Doors      []Door       `json:"doors"`             // sorted by service
+	Generation int64        `json:"generation"`      // grows by one with every change
+	Fence      int64        `json:"fence"`           // of the conductor that wrote it
+	Doors      []Door       `json:"doors"`           // sorted by service
+	Names      int          `json:"names,omitempty"` // where every node answers for names, at its port base plus this; 0: nowhere
+	Web        *Web         `json:"web,omitempty"`
 	Services   []Deployment `json:"services"`          // sorted by service
 	Refused    []Refusal    `json:"refused,omitempty"` // sorted by service
 }
@@ -39,6 +41,14 @@ type Called struct {
 	Want  int       `json:"want"`            // instances that calls need, or needed until a short while ago
 	Less  time.Time `json:"less,omitzero"`   // since when fewer would do; zero: all of them are needed
 	Wakes int       `json:"wakes,omitempty"` // how often a call found no instance planned, and one was made
+	// Arrivals is what is known of when calls come, with scale.warm; nil before the first.
+	Arrivals *Arrivals `json:"arrivals,omitempty"`
+}
+
+// Arrivals are the times for which nobody called a service.
+type Arrivals struct {
+	Quiet time.Time `json:"quiet,omitzero"` // since when nobody calls; zero: somebody does
+	Gaps  []int     `json:"gaps,omitempty"` // how many such times took from 2^(i/4) to 2^((i+1)/4) seconds
 }
 
 // Partitions is into how many parts the keys of a partitioned service are divided, whatever its number
@@ -174,6 +184,11 @@ func (p *Plan) Door(name ServiceName) (int, bool) {
 	return 0, false
 }
 
+// Named says that some service is switched by name.
+func (p *Plan) Named() bool {
+	return slices.ContainsFunc(p.Services, func(d Deployment) bool { return d.Service.Switch.By == ByName })
+}
+
 // Seen is what one node says of itself. It lives under the node's lease: a node that is not seen
 // is dead, cut off or stopped.
 type Seen struct {
@@ -210,6 +225,8 @@ type Prepared struct {
 type Demand struct {
 	Service  ServiceName `json:"service"`
 	Inflight float64     `json:"inflight"` // requests at a time, waiting or under way: the most of late
+	// CPU is how many processors the service's instances on this node use, the most of late; told where scale.cpu is a goal.
+	CPU float64 `json:"cpu,omitempty"`
 }
 
 // State is where an instance is in its life.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -24,8 +25,15 @@ func (s *Service) Spec() Digest {
 		Restart     Restart
 		Cache       *Cache
 		Restarts    int
-		Builtin     []any `json:",omitempty"` // what a built-in is opened with
-	}{s.Software, s.Data, s.Environment, s.Limits, s.Volumes, s.Files, s.Health, s.Stop, s.Restart, s.Cache, s.Restarts, nil}
+		Builtin     []any         `json:",omitempty"` // what a built-in is opened with
+		Calls       []ServiceName `json:",omitempty"` // what a module may call
+	}{s.Software, s.Data, s.Environment, s.Limits, s.Volumes, s.Files, s.Health, s.Stop, s.Restart, s.Cache, s.Restarts, nil, nil}
+	if s.Software.Kind == Wasm {
+		for _, d := range s.DependsOn {
+			made.Calls = append(made.Calls, d.Service)
+		}
+		slices.Sort(made.Calls)
+	}
 	if s.Software.Kind == Builtin {
 		made.Builtin = []any{s.Architecture, s.Copies, s.Read, s.Write}
 		if s.CAS {

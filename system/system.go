@@ -20,6 +20,7 @@ type System struct {
 	Name     string      `json:"name"`
 	Services []Service   `json:"services"` // sorted by name
 	Nodes    []NodeGroup `json:"nodes"`    // sorted by name; never empty after sysfile
+	Web      *Web        `json:"web,omitempty"`
 	Compare  *Compare    `json:"compare,omitempty"`
 }
 
@@ -194,6 +195,8 @@ type Switch struct {
 	Policy string `json:"policy,omitempty"` // p2c (default), roundrobin, random, leastconn, …
 	Sticky string `json:"sticky,omitempty"` // none (default), cookie, key, source
 	Model  string `json:"model,omitempty"`  // threads (default), fsm, one
+	// TTL is how long an answer may be kept, by name: whole seconds, 0 means not at all. Set by sysfile.
+	TTL time.Duration `json:"ttl,omitempty"`
 }
 
 // Scale bounds the number of instances. Zero values mean not said.
@@ -204,6 +207,7 @@ type Scale struct {
 	Latency  time.Duration `json:"latency,omitempty"`  // the goal
 	CPU      float64       `json:"cpu,omitempty"`      // the goal, 0…1
 	Idle     time.Duration `json:"idle,omitempty"`     // how long an instance is kept that calls do not need
+	Warm     time.Duration `json:"warm,omitempty"`     // times without calls up to this are learnt, so that one instance is there for the next call; 0: none are
 }
 
 // Route is a path of the system's web door.
@@ -215,10 +219,11 @@ type Route struct {
 
 // Port is a published door.
 type Port struct {
-	Host      string `json:"host,omitempty"` // address to listen on; empty means 127.0.0.1 on a laptop
-	Published int    `json:"published"`      // 0: chosen
-	Target    int    `json:"target"`         // the program's own word; $PORT wins
-	Protocol  string `json:"protocol"`       // tcp, udp
+	Host      string `json:"host,omitempty"`         // address to listen on; empty means 127.0.0.1 on a laptop
+	Published int    `json:"published"`              // 0: chosen
+	Target    int    `json:"target"`                 // the program's own word; $PORT wins
+	Protocol  string `json:"protocol"`               // tcp, udp
+	App       string `json:"app_protocol,omitempty"` // in lower case: http, https, …
 	Pos       Pos    `json:"pos"`
 }
 
@@ -387,6 +392,8 @@ type Load struct {
 	Keys    string             `json:"keys,omitempty"`   // zipf 0.99 of 1e5
 	Preload bool               `json:"preload,omitempty"`
 	From    map[string]float64 `json:"from,omitempty"` // site → share, 0…1
+	// Resolvers is how many caches of names the clients of each site share, of a service switched by name; 0: not said.
+	Resolvers int `json:"resolvers,omitempty"`
 }
 
 // MixEntry is one kind of request and its weight.

@@ -48,6 +48,18 @@ func TestSpecOfABuiltin(t *testing.T) {
 	}
 }
 
+// A module may call what its service names in depends_on; to a process it is an order of start.
+func TestSpecOfAModule(t *testing.T) {
+	for kind, same := range map[SoftwareKind]bool{Wasm: false, Process: true} {
+		base := Service{Software: Software{Kind: kind}}
+		changed := base
+		changed.DependsOn = []Dependency{{Service: "db"}}
+		if got := changed.Spec() == base.Spec(); got != same {
+			t.Errorf("%s: same spec with depends_on = %v, want %v", kind, got, same)
+		}
+	}
+}
+
 func TestInstanceSplit(t *testing.T) {
 	name, n, err := Instance("shop-api", 12).Split()
 	if name != "shop-api" || n != 12 || err != nil {

@@ -44,13 +44,14 @@ func rightsOf(id identity.ID) rights {
 	plan, seen := scope{control.PrefixPlan, false}, scope{control.PrefixSeen, false}
 	wanted, data := scope{control.PrefixWanted, false}, scope{control.PrefixData, false}
 	join, member, expelled, drain := scope{control.PrefixJoin, false}, scope{control.PrefixMember, false}, scope{control.PrefixExpelled, false}, scope{control.PrefixDrain, false}
+	cert, proof := scope{control.PrefixCertificate, false}, scope{control.PrefixChallenge, false}
 	switch id.Role {
 	case identity.Server:
 		return rights{read: all, put: all, remove: all, every: true}
 	case identity.Operator: // never the seat, the plan or what is seen
-		return rights{read: all, put: []scope{wanted, join, member, expelled, drain}, remove: []scope{wanted, join, member, expelled, drain, data}}
+		return rights{read: all, put: []scope{wanted, join, member, expelled, drain, cert, proof}, remove: []scope{wanted, join, member, expelled, drain, cert, proof, data}}
 	case identity.Node:
-		return rights{read: []scope{plan, seen, expelled}, put: own, remove: own, report: true}
+		return rights{read: []scope{plan, seen, expelled, cert, proof}, put: own, remove: own, report: true}
 	case identity.Edge:
 		return rights{read: append([]scope{plan, expelled}, own...), put: own, remove: own, report: true}
 	}

@@ -92,7 +92,7 @@ func TestResources(t *testing.T) {
 // answers meanwhile.
 func TestGreed(t *testing.T) {
 	t.Parallel()
-	d := engine(t)
+	d := newDriver(t)
 	a := onDisk(t, probeImage(t, v1.Config{}), nil)
 	neighbour := up(t, d, a, specFor(t, 1))
 	s := specFor(t, 2)

@@ -19,36 +19,18 @@ import (
 
 	"servent/blob"
 	"servent/driver"
+	"servent/driver/container/engine"
 	"servent/system"
 )
 
-// Probe implements [driver.Driver]. It makes a network and throws it away, and asks runc for its version.
+// Probe implements [driver.Driver]. It makes a network and throws it away, and asks runc for its version, or
+// another engine where that fails.
 func (d *Driver) Probe(ctx context.Context) driver.Caps {
 	caps := driver.Caps{Move: driver.MoveWeak, Missing: map[string]string{}, Versions: map[string]string{}}
-	path, err := exec.LookPath("runc")
-	if err != nil {
-		caps.Reason = "runc is not installed: apt-get install runc"
-		return caps
+	version, err := runc(ctx)
+	if d.opts.Engine != nil || err != nil {
+		return d.probeEngine(ctx, caps, err)
 	}
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
-	version, _, _ := strings.Cut(strings.TrimPrefix(string(out), "runc version "), "\n")
-	switch {
-	case err != nil:
-		caps.Reason = "runc does not run: " + err.Error()
-		return caps
-	case older(version):
-		caps.Reason = "runc " + version + " is too old: want 1.1 or newer"
-		return caps
-	case os.Geteuid() != 0:
-		caps.Reason = "a container needs root, for its network and its limits: start servent as root"
-		return caps
-	}
-	r, err := newRoom()
-	if err != nil {
-		caps.Reason = "this machine gives no namespaces: " + err.Error()
-		return caps
-	}
-	r.close()
 	caps.OK = true
 	caps.Versions["runc"] = version
 	caps.Limits = append(caps.Limits, "open files")
@@ -68,6 +50,30 @@ func (d *Driver) Probe(ctx context.Context) driver.Caps {
 	return caps
 }
 
+// runc says which version of it may be used here, or why none may.
+func runc(ctx context.Context) (version string, err error) {
+	path, err := exec.LookPath("runc")
+	if err != nil {
+		return "", errors.New("runc is not installed: apt-get install runc")
+	}
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	version, _, _ = strings.Cut(strings.TrimPrefix(string(out), "runc version "), "\n")
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("runc does not run: %w", err)
+	case older(version):
+		return "", fmt.Errorf("runc %s is too old: want 1.1 or newer", version)
+	case os.Geteuid() != 0:
+		return "", errors.New("a container needs root, for its network and its limits: start servent as root")
+	}
+	r, err := newRoom(furnished)
+	if err != nil {
+		return "", fmt.Errorf("this machine gives no namespaces: %w", err)
+	}
+	r.close()
+	return version, nil
+}
+
 // older says that a version of runc is before 1.1, the first that keeps a container which has ended.
 func older(version string) bool {
 	var major, minor int
@@ -80,25 +86,37 @@ func overlays() bool {
 	return err == nil && slices.Contains(strings.Fields(string(b)), "overlay")
 }
 
-// prepared is an unpacked image.
+// prepared is an image that this node has unpacked, or that its engine has.
 type prepared struct {
 	d        *Driver
 	software system.Software
 	image    v1.Config
-	root     string // its root file system; nobody writes there
+	root     string         // its root file system; nobody writes there
+	engine   *engine.Client // that has it; nil: it lies at root
+	name     string         // by which the engine has it
 }
 
-// Prepare fetches and unpacks an image, unless it has been.
+// Prepare fetches and unpacks an image, or gives it to the engine, unless that has been done.
 func (d *Driver) Prepare(ctx context.Context, a driver.Artifact) (driver.Prepared, error) {
 	if a.Software.Kind != system.Image || a.Software.From == "" {
 		return nil, fmt.Errorf("%w: no image", driver.ErrArtifact)
 	}
 	p := &prepared{d: d, software: a.Software}
-	cfg, err := d.unpacked(ctx, a, p)
+	by, err := d.by(ctx)
+	switch {
+	case err != nil:
+	case by != nil:
+		p.engine = by
+		err = d.given(ctx, a, p)
+	default:
+		var cfg *v1.ConfigFile
+		if cfg, err = d.unpacked(ctx, a, p); err == nil {
+			p.image = cfg.Config
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", a.Software.From, err)
 	}
-	p.image = cfg.Config
 	if args, err := p.args(); err != nil || len(args) == 0 || args[0] == "" {
 		return nil, errors.Join(fmt.Errorf("%w: %s says no program to run; give it a command", driver.ErrArtifact, a.Software.From), err)
 	}
@@ -132,24 +150,33 @@ func key(a driver.Artifact) (string, bool) {
 	return hex + "-" + runtime.GOARCH, ok && len(hex) == 64 && filepath.IsLocal(hex)
 }
 
+// called finds the name under which an image is kept. A name without a digest is asked for each time.
+func called(ctx context.Context, a *driver.Artifact, p *prepared, blobs string) (string, error) {
+	if _, ok := key(*a); !ok {
+		if err := Resolve(ctx, &a.Software, blobs, a.Dir); err != nil {
+			return "", err
+		}
+		p.software.Container = a.Software.Container
+	}
+	if name, ok := key(*a); ok {
+		return name, nil
+	}
+	if a.Dir != "" { // in a test, or a bundle without a digest
+		return digestOf([]byte(a.Dir)), nil
+	}
+	return "", fmt.Errorf("%w: no digest", driver.ErrArtifact)
+}
+
 // unpacked makes sure that an image lies unpacked below the blobs: images/DIGEST/root and config.json. One
-// process unpacks it, others wait. A name without a digest is asked for each time.
+// process unpacks it, others wait.
 func (d *Driver) unpacked(ctx context.Context, a driver.Artifact, p *prepared) (*v1.ConfigFile, error) {
 	blobs, err := filepath.Abs(d.opts.Blobs)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := key(a); !ok {
-		if err := Resolve(ctx, &a.Software, blobs, a.Dir); err != nil {
-			return nil, err
-		}
-		p.software.Container = a.Software.Container
-	}
-	name, ok := key(a)
-	if !ok && a.Dir != "" { // in a test, or a bundle without a digest
-		name = digestOf([]byte(a.Dir))
-	} else if !ok {
-		return nil, fmt.Errorf("%w: no digest", driver.ErrArtifact)
+	name, err := called(ctx, &a, p, blobs)
+	if err != nil {
+		return nil, err
 	}
 	images := filepath.Join(blobs, "images")
 	dir := filepath.Join(images, name)
@@ -249,7 +276,7 @@ func (d *Driver) Sweep(ctx context.Context) ([]system.InstanceID, error) {
 	root := filepath.Join(d.opts.StateDir, "runc")
 	left, err := os.ReadDir(root)
 	if errors.Is(err, fs.ErrNotExist) || d.opts.StateDir == "" {
-		return nil, nil
+		err = nil
 	}
 	var swept []system.InstanceID
 	for _, e := range left {
@@ -258,14 +285,15 @@ func (d *Driver) Sweep(ctx context.Context) ([]system.InstanceID, error) {
 		}
 		swept = append(swept, system.InstanceID(e.Name()))
 	}
-	return swept, err
+	more, bad := d.sweepEngine(ctx)
+	return append(swept, more...), errors.Join(err, bad)
 }
 
 // Close kills what still runs and waits for it.
 func (d *Driver) Close() error {
 	d.mu.Lock()
 	d.closed = true
-	var left []*instance
+	var left []driver.Instance
 	for i := range d.running {
 		left = append(left, i)
 	}

@@ -60,7 +60,7 @@ func become(t *testing.T, states <-chan driver.Status, want system.State, word s
 // The image's HEALTHCHECK runs in the container and decides; the file's times stand over its own.
 func TestImageHealthcheck(t *testing.T) {
 	t.Parallel()
-	d := engine(t)
+	d := newDriver(t)
 	a := onDisk(t, probeImage(t, v1.Config{Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "exists", "/tmp/well"}, Interval: time.Hour, StartPeriod: time.Second}}), nil)
 	s, states := supervised(t, d, a, system.Health{Interval: 50 * time.Millisecond, Retries: 2})
 	become(t, states, system.StateStarting, "/tmp/well: no such file")
@@ -80,7 +80,7 @@ func TestImageHealthcheck(t *testing.T) {
 // The file's own check takes the image's place, also one that says that there is none.
 func TestHealthcheckOfTheFile(t *testing.T) {
 	t.Parallel()
-	d := engine(t)
+	d := newDriver(t)
 	a := onDisk(t, probeImage(t, v1.Config{Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "false"}}}), nil)
 	for name, h := range map[string]system.Health{
 		"disable": {Disabled: true},
@@ -124,7 +124,7 @@ func TestDeclared(t *testing.T) {
 // A command is run in the container's network, not in the node's.
 func TestExecNetwork(t *testing.T) {
 	t.Parallel()
-	d := engine(t)
+	d := newDriver(t)
 	i := up(t, d, onDisk(t, probeImage(t, v1.Config{}), &system.Container{Ports: []int{7000}}), specFor(t, 1))
 	if err := i.Exec(t.Context(), []string{"/bin/probe", "links", "127.0.0.1:7000"}); err != nil {
 		t.Errorf("it does not see loopback alone, and its program on it: %v", err)
@@ -134,7 +134,7 @@ func TestExecNetwork(t *testing.T) {
 // A check that does not end in time leaves no process behind.
 func TestHungCheck(t *testing.T) {
 	t.Parallel()
-	d := engine(t)
+	d := newDriver(t)
 	i := up(t, d, onDisk(t, probeImage(t, v1.Config{}), nil), specFor(t, 1))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()

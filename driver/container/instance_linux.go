@@ -55,7 +55,13 @@ type instance struct {
 
 // Start implements [driver.Prepared].
 func (p *prepared) Start(ctx context.Context, s driver.Spec) (driver.Instance, error) {
-	i, err := p.start(ctx, s)
+	var i driver.Instance
+	var err error
+	if p.engine != nil {
+		i, err = p.dock(ctx, s)
+	} else {
+		i, err = p.start(ctx, s)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Instance, err)
 	}
@@ -70,8 +76,7 @@ func (p *prepared) start(ctx context.Context, s driver.Spec) (started *instance,
 	if err := errors.Join(blob.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
 		return nil, fmt.Errorf("make the container's folder: %w", err)
 	}
-	name := strings.ReplaceAll(string(s.Instance), "/", "-")
-	i := &instance{d: p.d, p: p, spec: s, id: name + "-" + strings.ToLower(rand.Text()[:12]), dir: dir,
+	i := &instance{d: p.d, p: p, spec: s, id: freshID(s.Instance), dir: dir,
 		exit: make(chan driver.Exit, 1), over: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -81,7 +86,7 @@ func (p *prepared) start(ctx context.Context, s driver.Spec) (started *instance,
 	if i.runc, err = p.d.runcRoot(); err != nil {
 		return nil, err
 	}
-	if i.room, err = newRoom(); err != nil {
+	if i.room, err = newRoom(furnished); err != nil {
 		return nil, err
 	}
 	if err := p.layer(i.room, dir); err != nil {
@@ -106,13 +111,18 @@ func (p *prepared) start(ctx context.Context, s driver.Spec) (started *instance,
 	if err != nil {
 		return nil, err
 	}
-	if i.guard, err = newGuard(i.runc, i.id); err != nil {
+	if i.guard, err = newGuard("/bin/sh", "-c", guardScript, i.runc, i.id); err != nil {
 		return nil, err
 	}
 	if err := i.run(ctx); err != nil {
 		return nil, err
 	}
 	return i, nil
+}
+
+// freshID names a container: the instance, and what makes this life of it one of a kind.
+func freshID(of system.InstanceID) string {
+	return strings.ReplaceAll(string(of), "/", "-") + "-" + strings.ToLower(rand.Text()[:12])
 }
 
 // run starts runc in the room and waits until the container exists. runc stays for as long as it does, passes
@@ -122,19 +132,13 @@ func (i *instance) run(ctx context.Context) error {
 	cmd := exec.Command("runc", "--root", i.runc, "--log", logFile, "run", "--keep", "--bundle", i.dir, "--pid-file", pidFile, i.id)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = i.spec.Stdout, i.spec.Stderr, outputWait
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL} // with the room's thread
-	i.d.mu.Lock()
-	closed := i.d.closed
-	if !closed {
-		i.d.running[i] = true
-	}
-	i.d.mu.Unlock()
-	if closed {
-		return errors.New("the container driver is closed")
+	if err := i.d.remember(i); err != nil {
+		return err
 	}
 	i.cmd = cmd
 	if err := i.room.do(cmd.Start); err != nil {
 		i.cmd = nil
-		i.forget()
+		i.d.forget(i)
 		return fmt.Errorf("runc: %w", err)
 	}
 	ended := make(chan error, 1)
@@ -154,10 +158,15 @@ func (i *instance) run(ctx context.Context) error {
 		case <-ctx.Done():
 			i.kill()
 			<-ended
-			i.forget()
+			i.d.forget(i)
 			return ctx.Err()
 		case err := <-ended:
-			i.forget()
+			if b, _ := os.ReadFile(pidFile); len(b) > 0 { // it has run, and ended before it was looked at
+				ended <- err
+				go i.attend(ended)
+				return nil
+			}
+			i.d.forget(i)
 			said := &driver.Ending{}
 			if f, err := os.Open(logFile); err == nil {
 				io.Copy(said, f)
@@ -201,15 +210,26 @@ func (i *instance) attend(ended <-chan error) {
 	if err := i.leave(); err != nil {
 		i.d.opts.Log.Warn("a container is not cleared away", "instance", i.spec.Instance, "err", err)
 	}
-	i.forget()
+	i.d.forget(i)
 	close(i.over)
 	i.exit <- exit
 }
 
-func (i *instance) forget() {
-	i.d.mu.Lock()
-	defer i.d.mu.Unlock()
-	delete(i.d.running, i)
+// remember notes what Close has to stop.
+func (d *Driver) remember(i driver.Instance) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return errors.New("the container driver is closed")
+	}
+	d.running[i] = true
+	return nil
+}
+
+func (d *Driver) forget(i driver.Instance) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.running, i)
 }
 
 // leave gives back all that start took, as far as it came.
@@ -316,16 +336,15 @@ func (i *instance) Stop(ctx context.Context, grace time.Duration) error {
 
 // ask sends the polite signal to runc, which passes it on: runc's number is its own for as long as we wait.
 func (i *instance) ask() error {
-	said := i.spec.Stop.Signal
-	if said == "" {
-		said = i.p.image.StopSignal
-	}
-	signal, err := signalOf(said)
+	signal, err := signalOf(i.p.stopSignal(i.spec))
 	if err != nil {
 		return err
 	}
 	return i.cmd.Process.Signal(signal)
 }
+
+// stopSignal is the word of the polite signal; "" is SIGTERM.
+func (p *prepared) stopSignal(s driver.Spec) string { return cmp.Or(s.Stop.Signal, p.image.StopSignal) }
 
 // signalOf reads SIGTERM, TERM or 15; "" is SIGTERM.
 func signalOf(said string) (syscall.Signal, error) {
@@ -393,9 +412,12 @@ const (
 	checkRetries = 3
 )
 
-// Declared implements [driver.Declarer]: the image's HEALTHCHECK, in its SHELL.
-func (i *instance) Declared() system.Health {
-	c := i.p.image.Healthcheck
+// Declared implements [driver.Declarer].
+func (i *instance) Declared() system.Health { return i.p.declared() }
+
+// declared is the image's HEALTHCHECK, in its SHELL.
+func (p *prepared) declared() system.Health {
+	c := p.image.Healthcheck
 	if c == nil || len(c.Test) < 2 {
 		return system.Health{}
 	}
@@ -404,15 +426,15 @@ func (i *instance) Declared() system.Health {
 	switch {
 	case c.Test[0] == "CMD":
 		h.Command = slices.Clone(c.Test)
-	case c.Test[0] == "CMD-SHELL" && len(i.p.image.Shell) > 0:
-		h.Command = append(append([]string{"CMD"}, i.p.image.Shell...), c.Test[1:]...)
+	case c.Test[0] == "CMD-SHELL" && len(p.image.Shell) > 0:
+		h.Command = append(append([]string{"CMD"}, p.image.Shell...), c.Test[1:]...)
 	case c.Test[0] == "CMD-SHELL":
 		h.Command = slices.Clone(c.Test)
 	}
 	return h
 }
 
-// guard is a shell of its own session that outlives a killed node for a moment: when its input ends without a
+// guard is a process of its own session, a shell beside runc, that outlives a killed node for a moment: when its input ends without a
 // word, it ends the container.
 type guard struct {
 	cmd *exec.Cmd
@@ -424,8 +446,8 @@ read -r word && exit 0
 for round in 1 2 3 4 5; do runc --root "$0" delete --force "$1" 2>/dev/null && exit 0; sleep 1; done
 `
 
-func newGuard(root, id string) (*guard, error) {
-	cmd := exec.Command("/bin/sh", "-c", guardScript, root, id)
+func newGuard(command string, args ...string) (*guard, error) {
+	cmd := exec.Command(command, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	in, err := cmd.StdinPipe()
 	if err == nil {

@@ -58,13 +58,13 @@ func escape(path string) string {
 	return string(out)
 }
 
-// fill gives an empty volume what the image has at its place, with owners and modes, as Docker does.
-func (p *prepared) fill(volume, target string) error {
+// fill gives an empty volume what the image, whose root file system is given, has at its place, with owners and modes, as Docker does.
+func fill(image, volume, target string) error {
 	have, err := os.ReadDir(volume)
 	if err != nil || len(have) > 0 {
 		return err
 	}
-	root, err := os.OpenRoot(p.root)
+	root, err := os.OpenRoot(image)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (p *prepared) fill(volume, target string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", driver.ErrArtifact, err)
 	}
-	return copyTree(filepath.Join(p.root, filepath.FromSlash(dir)), volume)
+	return copyTree(filepath.Join(image, filepath.FromSlash(dir)), volume)
 }
 
 // copyTree copies what lies in a folder, and the folder's own owner and mode, into another that is there. The

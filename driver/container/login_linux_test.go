@@ -26,7 +26,7 @@ import (
 
 // A registry's password is Docker's, and is written nowhere.
 func TestLogin(t *testing.T) {
-	engine(t)
+	newDriver(t)
 	const user, password = "someone", "correct-horse-battery"
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

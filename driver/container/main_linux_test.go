@@ -34,8 +34,8 @@ import (
 	"servent/system"
 )
 
-// engine is a driver for a test; the test is skipped where there is none.
-func engine(t *testing.T) *Driver {
+// newDriver is a driver for a test; the test is skipped where there is none.
+func newDriver(t *testing.T) *Driver {
 	t.Helper()
 	d := New(Options{Blobs: t.TempDir(), StateDir: t.TempDir()})
 	if caps := d.Probe(t.Context()); !caps.OK {

@@ -5,6 +5,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"io"
 	"runtime"
 
 	"servent/driver"
@@ -12,8 +13,6 @@ import (
 )
 
 const no = "containers are a thing of Linux, and this is "
-
-type instance struct{}
 
 // Probe implements [driver.Driver].
 func (d *Driver) Probe(context.Context) driver.Caps {
@@ -30,3 +29,8 @@ func (d *Driver) Sweep(context.Context) ([]system.InstanceID, error) { return ni
 
 // Close closes nothing.
 func (d *Driver) Close() error { return nil }
+
+// Main is a process beside an instance, where there are any.
+func Main(context.Context, []string, io.Reader) error {
+	return fmt.Errorf("%s%s", no, runtime.GOOS)
+}

@@ -23,10 +23,11 @@ type room struct {
 
 var errClosed = errors.New("the container has ended")
 
-func newRoom() (*room, error) {
+// newRoom makes a room, whose thread is given what it has of its own by furnish.
+func newRoom(furnish func() error) (*room, error) {
 	r := &room{make(chan func()), make(chan struct{}), make(chan struct{})}
 	ready := make(chan error)
-	go r.keep(ready)
+	go r.keep(furnish, ready)
 	if err := <-ready; err != nil {
 		<-r.gone
 		return nil, err
@@ -35,20 +36,20 @@ func newRoom() (*room, error) {
 }
 
 // keep is the room's goroutine. It never unlocks its thread, which therefore ends with it.
-func (r *room) keep(ready chan<- error) {
+func (r *room) keep(furnish func() error, ready chan<- error) {
 	defer close(r.gone)
 	runtime.LockOSThread()
 	if unix.Gettid() == os.Getpid() { // the main thread cannot end, and is what /proc shows of the process
 		next := make(chan struct{})
-		go func() { defer close(next); r.stay(ready) }() // on another: this one is taken
+		go func() { defer close(next); r.stay(furnish, ready) }() // on another: this one is taken
 		<-next
 		runtime.UnlockOSThread()
 		return
 	}
-	r.stay(ready)
+	r.stay(furnish, ready)
 }
 
-func (r *room) stay(ready chan<- error) {
+func (r *room) stay(furnish func() error, ready chan<- error) {
 	runtime.LockOSThread()
 	err := furnish()
 	ready <- err
@@ -65,13 +66,21 @@ func (r *room) stay(ready chan<- error) {
 	}
 }
 
-// furnish gives the calling thread its own network, with loopback up, and its own mounts.
-func furnish() error {
-	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+// furnished gives the calling thread its own network and its own mounts.
+func furnished() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("own mounts: %w", err)
+	}
+	return networked()
+}
+
+// networked gives the calling thread its own network alone, with loopback up.
+func networked() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("unshare: %w", err)
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

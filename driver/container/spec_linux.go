@@ -195,7 +195,7 @@ func (p *prepared) mounts(s driver.Spec, tmpfs []string, who specs.User) ([]spec
 		}
 		switch one.Kind {
 		case "volume":
-			err = p.fill(from, one.Target)
+			err = fill(p.root, from, one.Target)
 		case "data":
 			err = os.Lchown(from, int(who.UID), int(who.GID))
 		}

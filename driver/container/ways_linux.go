@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -53,20 +52,17 @@ func openWays(r *room, all []driver.Way, egress bool) (*ways, error) {
 	if len(all) == 0 && !egress {
 		return w, nil
 	}
-	places := map[string]netip.Addr{}
-	for _, way := range all {
-		if _, ok := places[way.Name]; !ok && len(places) < mostNames {
-			places[way.Name] = wayAddress(len(places))
-			w.hosts = append(w.hosts, places[way.Name].String()+"\t"+way.Name+"\n")
-			w.inside += "," + way.Name
-		}
+	names := namesOf(all)
+	w.inside, w.hosts = reached(names), hostsOf(names)
+	addresses := make([]netip.Addr, len(names))
+	for n := range names {
+		addresses[n] = wayAddress(n)
 	}
-	other, err := newRoom() // only to make sockets in: they and the cable stay when its thread has ended
+	other, err := newRoom(networked) // only to make sockets in: they and the cable stay when its thread has ended
 	if err != nil {
 		return nil, err
 	}
 	defer other.close()
-	addresses := slices.SortedFunc(maps.Values(places), netip.Addr.Compare)
 	if egress {
 		addresses = append(addresses, egressAddress)
 	}
@@ -74,11 +70,11 @@ func openWays(r *room, all []driver.Way, egress bool) (*ways, error) {
 		return nil, err
 	}
 	for _, way := range all {
-		at, ok := places[way.Name]
-		if !ok {
+		n := slices.Index(names, way.Name)
+		if n < 0 {
 			continue
 		}
-		ln, err := other.listen(net.JoinHostPort(at.String(), strconv.Itoa(way.Port)))
+		ln, err := other.listen(net.JoinHostPort(addresses[n].String(), strconv.Itoa(way.Port)))
 		if errors.Is(err, unix.EADDRINUSE) {
 			continue // two ports of one service that are the same
 		}
@@ -99,6 +95,32 @@ func openWays(r *room, all []driver.Way, egress bool) (*ways, error) {
 		}
 	}
 	return w, nil
+}
+
+// namesOf lists those of the ways, each once; the n-th is found at wayAddress(n).
+func namesOf(all []driver.Way) (names []string) {
+	for _, way := range all {
+		if len(names) < mostNames && !slices.Contains(names, way.Name) {
+			names = append(names, way.Name)
+		}
+	}
+	return names
+}
+
+// hostsOf is the lines of /etc/hosts that lead to them.
+func hostsOf(names []string) (lines []string) {
+	for n, name := range names {
+		lines = append(lines, wayAddress(n).String()+"\t"+name+"\n")
+	}
+	return lines
+}
+
+// reached is the end of NO_PROXY: ",NAME" of each.
+func reached(names []string) (list string) {
+	for _, name := range names {
+		list += "," + name
+	}
+	return list
 }
 
 // lay makes the cable: its end eth0 in the instance's network, out with all addresses in the other.
@@ -216,13 +238,15 @@ func (w *ways) serve(ctx context.Context, log *slog.Logger) {
 	}
 	for n, ln := range w.listeners {
 		all.Go(func() {
-			pass(ctx, ln, func(ctx context.Context) (net.Conn, error) {
-				d := net.Dialer{Timeout: 5 * time.Second}
-				return d.DialContext(ctx, "tcp", w.to[n])
-			})
+			pass(ctx, ln, func(ctx context.Context) (net.Conn, error) { return dialDoor(ctx, w.to[n]) })
 		})
 	}
 	all.Wait()
+}
+
+func dialDoor(ctx context.Context, to string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 5 * time.Second}
+	return d.DialContext(ctx, "tcp", to)
 }
 
 func (w *ways) close() {

@@ -16,8 +16,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
 
 	"servent/driver"
@@ -39,25 +43,40 @@ var (
 
 // caller makes calls of one instance's module.
 type caller struct {
-	engine  *engine
-	name    string
-	spec    driver.Spec
-	turns   chan struct{} // one is taken by every call that runs
-	waiting chan struct{} // and by every one that waits or runs
-	config  wazero.ModuleConfig
+	name      string
+	spec      driver.Spec
+	turns     chan struct{} // one is taken by every call that runs
+	waiting   chan struct{} // and by every one that waits or runs
+	config    wazero.ModuleConfig
+	host      *host
+	idleAfter time.Duration
+
+	logged sync.Mutex // one line at a time
+
+	of   *prepared
+	long atomic.Bool // its last call
+
+	mu          sync.Mutex // guards what follows, and the places
+	place       *place
+	interpreted int64 // calls that did not wait for the compiler
+	made        int64 // instances that live on
+	ended       bool
+	sweeping    bool
+	sweeper     *time.Timer
 }
 
-func newCaller(e *engine, name string, s driver.Spec) *caller {
+func newCaller(p *prepared, s driver.Spec) *caller {
 	s.Limits.Timeout = cmp.Or(s.Limits.Timeout, defaultTimeout)
 	s.Limits.Output = cmp.Or(s.Limits.Output, defaultOutput)
 	s.Limits.Concurrency = cmp.Or(s.Limits.Concurrency, defaultConcurrency)
-	c := &caller{engine: e, name: name, spec: s}
+	c := &caller{name: p.name, of: p, spec: s, idleAfter: idleAfter}
 	c.turns, c.waiting = make(chan struct{}, s.Limits.Concurrency), make(chan struct{}, 2*s.Limits.Concurrency)
+	c.host = newHost(s, c.say)
 	stderr := s.Stderr
 	if stderr == nil {
 		stderr = io.Discard
 	}
-	c.config = wazero.NewModuleConfig().WithName("").WithArgs(name).WithStderr(stderr).WithRandSource(rand.Reader).
+	c.config = wazero.NewModuleConfig().WithName("").WithArgs(p.name).WithStderr(stderr).WithRandSource(rand.Reader).
 		WithSysWalltime().WithSysNanotime() // a program's own sleep is refused: it would hold its turn
 	for _, pair := range s.Env {
 		if k, v, ok := strings.Cut(pair, "="); ok && k != "" {
@@ -67,11 +86,56 @@ func newCaller(e *engine, name string, s driver.Spec) *caller {
 	return c
 }
 
+// say writes a line to the instance's log.
+func (c *caller) say(format string, args ...any) {
+	if c.spec.Stderr == nil {
+		return
+	}
+	c.logged.Lock()
+	defer c.logged.Unlock()
+	fmt.Fprintf(c.spec.Stderr, format+"\n", args...)
+}
+
+// end frees what the calls used, when there are none any more.
+func (c *caller) end() {
+	c.mu.Lock()
+	c.ended = true
+	at := c.place
+	idle := at.idle
+	at.idle = nil
+	if c.sweeper != nil {
+		c.sweeper.Stop()
+	}
+	c.mu.Unlock()
+	c.host.close()
+	for _, w := range idle {
+		w.end()
+	}
+	c.of.close(at.engine)
+}
+
 // budget is what one call may still use.
 type budget struct {
 	ctx  context.Context
 	left int64 // instructions; none is no bound
 	some bool  // left is a bound
+	turn turn
+	host *host
+	rest []byte // of a host call's answer, to be taken
+}
+
+func (c *caller) budget(ctx context.Context) *budget {
+	return &budget{ctx: ctx, host: c.host, turn: turn{lane: c.of.lane, ctx: ctx}, left: int64(c.spec.Limits.Fuel), some: c.spec.Limits.Fuel > 0}
+}
+
+// spend charges for what the host does, and ends a call that cannot pay.
+func (b *budget) spend(n int64) {
+	if !b.some {
+		return
+	}
+	if b.left -= n; b.left < 0 {
+		panic(errFuel)
+	}
 }
 
 type budgetKey struct{}
@@ -85,6 +149,7 @@ func refuel(ctx context.Context, stack []uint64) {
 	if err := b.ctx.Err(); err != nil {
 		panic(late(err))
 	}
+	b.turn.pass()
 	next := int64(slice)
 	if b.some {
 		next = min(next, b.left)
@@ -123,6 +188,10 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, string(c.spec.Instance)+": no turn in time", http.StatusServiceUnavailable)
 		return
 	}
+	if strings.Contains(r.URL.Path, "\x00") { // ends a variable; no other part of a request can have it
+		http.Error(w, "want a path without a zero byte (%00)", http.StatusBadRequest)
+		return
+	}
 	body, length, err := content(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
@@ -131,14 +200,9 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request) {
 	a := &answer{w: w, left: c.spec.Limits.Output, broke: cancel}
 	err = c.call(ctx, r, body, length, a)
 	if err == nil {
-		err = a.end()
-	}
-	if err == nil {
 		return
 	}
-	if c.spec.Stderr != nil {
-		fmt.Fprintf(c.spec.Stderr, "%s %s: %v\n", r.Method, r.URL.Path, err)
-	}
+	c.say("%s %s: %v", r.Method, r.URL.Path, err)
 	if a.begun { // what was sent cannot be taken back; the client must see that it is not whole
 		panic(http.ErrAbortHandler)
 	}
@@ -167,18 +231,35 @@ func content(r *http.Request) (io.Reader, int64, error) {
 	return bytes.NewReader(all), int64(len(all)), nil
 }
 
-// call runs the module once, from an empty memory.
+// call has the module answer one request: a command from an empty memory, a reactor by an instance that lives on.
 func (c *caller) call(ctx context.Context, r *http.Request, body io.Reader, length int64, a *answer) error {
-	b := &budget{ctx: ctx, left: int64(c.spec.Limits.Fuel), some: c.spec.Limits.Fuel > 0}
-	config := c.config.WithStdin(body).WithStdout(a)
-	for _, v := range variables(r, length) {
-		config = config.WithEnv(v[0], v[1])
+	at := c.enter()
+	defer c.leave(at)
+	e := at.engine
+	b := c.budget(ctx)
+	b.turn.begin(c.long.Load())
+	var err error
+	defer func() { c.long.Store(b.turn.end(err != nil)) }()
+	inside := context.WithValue(ctx, budgetKey{}, b)
+	if e.reactor {
+		err = c.handle(inside, at, b, r, body, length, a)
+	} else {
+		config := c.config.WithStdin(body).WithStdout(a)
+		for _, v := range variables(r, length) {
+			config = config.WithEnv(v[0], v[1])
+		}
+		var m api.Module
+		if m, err = e.runtime.InstantiateModule(withMemory(inside), e.module, config); m != nil {
+			_ = m.Close(context.WithoutCancel(ctx)) // frees its memory
+		}
+		if err = why(ctx, err, a); err == nil {
+			err = a.end()
+		}
 	}
-	m, err := c.engine.runtime.InstantiateModule(context.WithValue(ctx, budgetKey{}, b), c.engine.compiled, config)
-	if m != nil {
-		_ = m.Close(context.WithoutCancel(ctx)) // frees its memory
+	if e.key.interpreted && errors.Is(err, errTime) {
+		return fmt.Errorf("%w, interpreted: the module is still being compiled", err)
 	}
-	return why(ctx, err, a)
+	return err
 }
 
 // why says in few words how a program ended.
@@ -187,19 +268,24 @@ func why(ctx context.Context, err error, a *answer) error {
 	switch {
 	case err == nil:
 		return nil
-	case a.err != nil:
+	case a != nil && a.err != nil:
 		return a.err
 	case errors.Is(err, errFuel):
 		return errFuel
 	case errors.Is(err, errTime), errors.Is(err, errGone):
 		return late(ctx.Err())
+	case errors.Is(err, errPass):
+		return errPass
 	case errors.As(err, &exit) && exit.ExitCode() == 0:
 		return nil
 	case errors.As(err, &exit):
 		return fmt.Errorf("it ended with exit %d", exit.ExitCode())
 	}
 	text, _, _ := strings.Cut(err.Error(), "\n") // the rest is the module's stack
-	return errors.New(strings.TrimPrefix(text, "module[] function[_start] failed: "))
+	for _, name := range []string{"_start", "_initialize"} {
+		text = strings.TrimPrefix(text, "module[] function["+name+"] failed: ")
+	}
+	return errors.New(text)
 }
 
 // variables are what a CGI program reads of a request, RFC 3875 §4.1.
@@ -228,6 +314,9 @@ func variables(r *http.Request, length int64) [][2]string {
 	for name, values := range r.Header {
 		if slices.Contains([]string{"Authorization", "Content-Type", "Content-Length", "Proxy", "Connection"}, name) {
 			continue // §4.1.18; Proxy would be read as HTTP_PROXY, where programs send what they ask others
+		}
+		if strings.Contains(name, "_") {
+			continue // X_User would be read as X-User
 		}
 		out = append(out, [2]string{"HTTP_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")), strings.Join(values, ", ")})
 	}

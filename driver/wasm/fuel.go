@@ -1,6 +1,11 @@
 package wasm
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+var errInstruction = errors.New("an unknown instruction")
 
 // Instructions that matter to a counter, WebAssembly Core Specification 2.0 §5.4.
 const (
@@ -15,6 +20,8 @@ const (
 	opBrTable     = 0x0e
 	opReturn      = 0x0f
 	opCall        = 0x10
+	opCallTable   = 0x11
+	opLocalSet    = 0x21
 	opLocalGet    = 0x20
 	opLocalTee    = 0x22
 	opGlobalGet   = 0x23
@@ -36,14 +43,17 @@ const (
 	empty = 0x40 // type of a block
 )
 
-// body is a function on its way.
+// body is a function on its way. While it runs the counter is in a local variable, which is a register in a tight loop; it is
+// in the global one whenever another function runs.
 type body struct {
 	m     *meter
 	out   []byte // finished
 	run   []byte // since the last branch
 	cost  int64  // of run
 	entry bool   // the run begins a function or a loop: it asks for more when the budget is used up
-	left  uint32 // local variable: the counter, while it is looked at
+	first bool   // it begins the function
+	depth uint32 // blocks that are open
+	left  uint32 // local variable: the counter
 	size  uint32 // local variable: the length of a bulk instruction
 	bulk  bool   // one was seen
 	err   error
@@ -51,7 +61,7 @@ type body struct {
 
 // function writes a function's body anew.
 func (m *meter) function(r *reader, kind int) *body {
-	f := &body{m: m, entry: true}
+	f := &body{m: m, entry: true, first: true}
 	if kind < 0 || kind >= len(m.params) {
 		f.err = fmt.Errorf("of type %d, which the module does not have", kind)
 		return f
@@ -62,8 +72,11 @@ func (m *meter) function(r *reader, kind int) *body {
 		locals += uint64(r.u32())
 		r.byte()
 	}
-	if locals > 1<<20 {
-		r.fail(fmt.Errorf("%d local variables", locals))
+	if locals > mostLocals {
+		r.fail(fmt.Errorf("%w: %d local variables, want at most %d", errMany, locals, mostLocals))
+	}
+	if m.frames += locals; m.frames > mostFrames {
+		r.fail(fmt.Errorf("%w: functions of more than %d local variables", errMany, mostFrames))
 	}
 	declared := r.b[min(from, len(r.b)):r.at]
 	f.left, f.size = uint32(locals), uint32(locals)+1
@@ -95,7 +108,20 @@ func (f *body) step(r *reader) {
 		return
 	}
 	f.length(op, sub)
+	if f.leaves(op, &reader{b: r.b, at: from + 1}) {
+		f.run = number(append(f.run, opLocalGet), f.left)
+		f.run = number(append(f.run, opGlobalSet), uint32(f.m.globals))
+	}
 	f.run = f.m.copied(f.run, r, from, op)
+	switch op {
+	case opBlock, opLoop, opIf:
+		f.depth++
+	case opEnd:
+		f.depth-- // the last one's is the function's own
+	case opCall, opCallTable:
+		f.run = number(append(f.run, opGlobalGet), uint32(f.m.globals))
+		f.run = number(append(f.run, opLocalSet), f.left)
+	}
 	switch op {
 	case opEnd, opElse:
 		f.flush()
@@ -111,6 +137,25 @@ func (f *body) step(r *reader) {
 	}
 }
 
+// leaves says that another function runs after an instruction, or may; r stands behind its first byte.
+func (f *body) leaves(op byte, r *reader) bool {
+	switch op {
+	case opCall, opCallTable, opReturn:
+		return true
+	case opEnd:
+		return f.depth == 0
+	case opBr, opBrIf:
+		return r.u32() == f.depth
+	case opBrTable:
+		for range r.count() + 1 {
+			if r.u32() == f.depth {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // length charges an instruction whose work is the number on top of the stack: eight bytes or elements
 // cost one, a page of new memory 1,024.
 func (f *body) length(op byte, sub uint32) {
@@ -124,37 +169,40 @@ func (f *body) length(op byte, sub uint32) {
 	}
 	f.bulk = true
 	f.run = number(append(f.run, opLocalTee), f.size)
-	f.run = number(append(f.run, opGlobalGet), uint32(f.m.globals))
+	f.run = number(append(f.run, opLocalGet), f.left)
 	f.run = number(append(f.run, opLocalGet), f.size)
 	f.run = append(f.run, opI64Extend)
 	f.run = append(signed(append(f.run, opI64Const), by), shift, opI64Sub)
-	f.run = number(append(f.run, opGlobalSet), uint32(f.m.globals))
+	f.run = number(append(f.run, opLocalSet), f.left)
 }
 
 // flush writes what a run costs, and the run.
 func (f *body) flush() {
-	counter := uint32(f.m.globals)
 	if f.entry {
 		f.cost = max(1, f.cost)
 	}
 	if f.cost > 0 {
-		f.out = number(append(f.out, opGlobalGet), counter)
-		f.out = append(signed(append(f.out, opI64Const), f.cost), opI64Sub)
-		if f.entry {
-			f.out = number(append(f.out, opLocalTee), f.left)
+		if f.first {
+			f.out = number(append(f.out, opGlobalGet), uint32(f.m.globals))
+		} else {
+			f.out = number(append(f.out, opLocalGet), f.left)
 		}
-		f.out = number(append(f.out, opGlobalSet), counter)
+		f.out = append(signed(append(f.out, opI64Const), f.cost), opI64Sub)
+		set := byte(opLocalSet)
+		if f.entry {
+			set = opLocalTee
+		}
+		f.out = number(append(f.out, set), f.left)
 	}
 	if f.entry {
-		f.out = number(append(f.out, opLocalGet), f.left)
 		f.out = append(f.out, opI64Const, 0, opI64Less, opIf, empty)
 		f.out = number(append(f.out, opLocalGet), f.left)
 		f.out = number(append(f.out, opCall), f.m.refuel)
-		f.out = number(append(f.out, opGlobalSet), counter)
+		f.out = number(append(f.out, opLocalSet), f.left)
 		f.out = append(f.out, opEnd)
 	}
 	f.out = append(f.out, f.run...)
-	f.run, f.cost, f.entry = f.run[:0], 0, false
+	f.run, f.cost, f.entry, f.first = f.run[:0], 0, false, false
 }
 
 // copied writes the instruction that the reader has just passed; what names a function names it anew.
@@ -181,7 +229,7 @@ func instruction(r *reader) (op byte, sub uint32) {
 		for range r.count() + 1 {
 			r.u32()
 		}
-	case op == 0x11: // call_indirect
+	case op == opCallTable:
 		r.u32()
 		r.u32()
 	case op == 0x1c: // select of a type
@@ -210,7 +258,7 @@ func instruction(r *reader) (op byte, sub uint32) {
 		case sub <= 17:
 			r.u32()
 		default:
-			r.fail(fmt.Errorf("instruction fc %d is unknown", sub))
+			r.fail(fmt.Errorf("%w: fc %d", errInstruction, sub))
 		}
 	case op == prefixVector:
 		sub = r.u32()
@@ -227,10 +275,10 @@ func instruction(r *reader) (op byte, sub uint32) {
 			r.u32()
 			r.byte()
 		case sub > 255:
-			r.fail(fmt.Errorf("instruction fd %d is unknown", sub))
+			r.fail(fmt.Errorf("%w: fd %d", errInstruction, sub))
 		}
 	default:
-		r.fail(fmt.Errorf("instruction %#02x is unknown", op))
+		r.fail(fmt.Errorf("%w: %#02x", errInstruction, op))
 	}
 	return op, sub
 }

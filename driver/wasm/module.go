@@ -7,12 +7,18 @@ import (
 	"fmt"
 )
 
+// counter is the name by which a rewritten module exports what is left of its budget, so that each call of one that
+// lives on begins with its own.
+const counter = "servent:fuel"
+
 // Sections of a module, WebAssembly Core Specification 2.0 §5.5.
 const (
 	customSection   = 0
 	typeSection     = 1
 	importSection   = 2
 	functionSection = 3
+	tableSection    = 4
+	memorySection   = 5
 	globalSection   = 6
 	exportSection   = 7
 	startSection    = 8
@@ -26,6 +32,17 @@ var (
 	errNotWasm = errors.New("not a WebAssembly module")
 	errShort   = errors.New("it ends too early")
 	errNumber  = errors.New("a number is too long")
+	errMany    = errors.New("it is too large")
+)
+
+// What a module may have, so that a small file takes little of the node's memory before any limit of its own holds. Parameters,
+// results and locals are what engines have agreed on (wasmparser, limits.rs); the rest is near that, or below.
+const (
+	mostOf     = 1 << 20 // functions, types, segments, entries of one, …
+	mostParams = 1000    // and as many results of a function
+	mostLocals = 50_000  // of a function
+	mostFrames = 1 << 24 // local variables of all functions
+	mostTables = 1 << 20 // entries of all tables
 )
 
 // reader takes a module apart. The first error sticks, and whatever is read after it is zero.
@@ -95,11 +112,15 @@ func (r *reader) bytes() []byte { return r.take(int(r.u32())) }
 // count reads how many entries a vector has; each takes a byte at least, so a lie shows at once.
 func (r *reader) count() int {
 	n := int(r.u32())
-	if n > len(r.b)-r.at {
+	switch {
+	case n > len(r.b)-r.at:
 		r.fail(errShort)
-		return 0
+	case n > mostOf:
+		r.fail(fmt.Errorf("%w: %d of something, want at most %d", errMany, n, mostOf))
+	default:
+		return n
 	}
-	return n
+	return 0
 }
 
 func number(out []byte, x uint32) []byte { return binary.AppendUvarint(out, uint64(x)) }
@@ -129,6 +150,7 @@ type meter struct {
 	imported int   // functions: those behind them move up by one
 	globals  int   // imported and defined: the counter's index
 	refuel   uint32
+	frames   uint64 // local variables so far
 	out      []byte
 }
 
@@ -136,7 +158,7 @@ type meter struct {
 // for more when it has used it up: import "servent" "fuel" takes what is left, below zero, and returns the
 // new budget, or does not return. It asks at every loop's head and every function's entry, and charges every
 // run of instructions without a branch before it begins, so that no instruction is free: memory.fill and
-// its like cost one for every eight bytes. The module does what it did before.
+// its like cost one for every eight bytes. The module does what it did before. The counter is exported as "servent:fuel".
 //
 // The error says what is wrong with a module that cannot be read; one that is wrong in other ways shows when
 // it is compiled.
@@ -183,7 +205,7 @@ func order(id byte) int {
 
 // before writes the sections that the module lacks and the counter needs, where they would stand.
 func (m *meter) before(last, next byte) {
-	for _, id := range []byte{typeSection, importSection, globalSection} {
+	for _, id := range []byte{typeSection, importSection, globalSection, exportSection} {
 		if order(last) < order(id) && order(id) < order(next) {
 			_ = m.section(id, []byte{0}) // an empty one cannot be wrong
 		}
@@ -214,8 +236,19 @@ func (m *meter) survey(body []byte) error {
 			for range s.count() {
 				m.types = append(m.types, int(s.u32()))
 			}
+		case memorySection:
+			for range s.count() {
+				limits(s)
+			}
+		case dataSection:
+			for range s.count() {
+				m.segment(s)
+			}
+		case customSection, tableSection, exportSection, startSection, elementSection, codeSection, countSection:
 		case globalSection:
 			m.globals += s.count()
+		default:
+			s.fail(errors.New("it is unknown"))
 		}
 		if s.err != nil {
 			return fmt.Errorf("section %d: %w", id, s.err)
@@ -231,8 +264,10 @@ func functionType(r *reader) int {
 		r.fail(errors.New("a type that is no function's"))
 		return -1
 	}
-	params := len(r.bytes())
-	r.bytes() // results
+	params, results := len(r.bytes()), len(r.bytes())
+	if max(params, results) > mostParams {
+		r.fail(fmt.Errorf("%w: a function of %d parameters and %d results, want at most %d", errMany, params, results, mostParams))
+	}
 	return params
 }
 
@@ -281,6 +316,13 @@ func (m *meter) section(id byte, body []byte) error {
 		out = append(out, body[r.at:]...)
 		out = append(out, "\x07servent\x04fuel\x00"...)
 		out = number(out, uint32(len(m.params)))
+	case tableSection:
+		n := r.count()
+		out = number(out, uint32(n))
+		room := mostTables
+		for range n {
+			out = m.table(out, r, mostTables/n, &room)
+		}
 	case globalSection:
 		n := r.count()
 		out = number(out, uint32(n)+1)
@@ -291,9 +333,12 @@ func (m *meter) section(id byte, body []byte) error {
 		out = append(out, i64, 1, 0x42, 0, 0x0b) // mutable, i64.const 0
 	case exportSection:
 		n := r.count()
-		out = number(out, uint32(n))
+		out = number(out, uint32(n)+1)
 		for range n {
 			name := r.bytes()
+			if string(name) == counter {
+				return fmt.Errorf("exports %s, which is not for modules", counter)
+			}
 			out = append(number(out, uint32(len(name))), name...)
 			kind, index := r.byte(), r.u32()
 			if kind == 0 {
@@ -301,6 +346,8 @@ func (m *meter) section(id byte, body []byte) error {
 			}
 			out = number(append(out, kind), index)
 		}
+		out = append(append(number(out, uint32(len(counter))), counter...), 3)
+		out = number(out, uint32(m.globals))
 	case startSection:
 		out = number(out, m.moved(r.u32()))
 	case elementSection:
@@ -331,6 +378,41 @@ func (m *meter) section(id byte, body []byte) error {
 	}
 	m.out = section(m.out, id, out)
 	return nil
+}
+
+// table copies a table's type, and gives it a most: memory's bound does not hold for tables.
+func (m *meter) table(out []byte, r *reader, share int, room *int) []byte {
+	out = append(out, r.byte())
+	flag := r.byte()
+	least, most := r.u32(), uint32(mostTables)
+	if flag > 1 {
+		r.fail(fmt.Errorf("a table of an unknown kind, %d", flag))
+	}
+	if flag == 1 {
+		most = r.u32()
+	}
+	if *room -= int(least); *room < 0 {
+		r.fail(fmt.Errorf("%w: tables of more than %d entries", errMany, mostTables))
+	}
+	if most >= least { // else it is wrong, and stays so
+		most = min(most, max(least, uint32(share)))
+	}
+	return number(number(append(out, 1), least), most)
+}
+
+// segment passes over a data segment, §5.5.14.
+func (m *meter) segment(r *reader) {
+	switch kind := r.u32(); kind {
+	case 2:
+		r.u32()
+		fallthrough
+	case 0:
+		m.expression(nil, r)
+	case 1:
+	default:
+		r.fail(fmt.Errorf("a data segment of an unknown kind, %d", kind))
+	}
+	r.bytes()
 }
 
 // moved is a function's index behind the new import.

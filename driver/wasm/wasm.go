@@ -1,8 +1,9 @@
-// Package wasm runs WebAssembly modules: a handler that any tool chain for WASI makes, called as a CGI
-// program for every request (RFC 3875), in this process, in a sandbox without files, sockets or the host's
-// environment. It uses the engine wazero and counts instructions by a module that it has rewritten itself.
-// It never keeps anything from one call to the next: an instance of a service is where its calls run.
-// Start at [New]; call.go is one request, [Meter] the counting.
+// Package wasm runs WebAssembly modules: handlers that any tool chain for WASI makes, in this process, in a
+// sandbox without files, sockets or the host's environment. A command is called as a CGI program for every request
+// (RFC 3875) and keeps nothing; a reactor, which exports handle, lives on and reads each request as an SCGI server does.
+// Either asks the host for a little more: other services of its system, if the file lets it. It uses the engine
+// wazero and counts instructions by a module that it has rewritten itself.
+// Start at [New]; engine.go is a module that is compiled, call.go one request, warm.go reactors, host.go what the host does, [Meter] the counting.
 package wasm
 
 import (
@@ -12,13 +13,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"servent/driver"
 	"servent/system"
@@ -32,13 +30,14 @@ const (
 	defaultConcurrency = 64 // calls at a time; as many more wait for their turn
 
 	page       = 64 << 10
-	mostModule = 64 << 20  // bytes of a module
-	slice      = 1_000_000 // instructions until a call looks at its time again
+	mostModule = 64 << 20 // bytes of a module
+	slice      = 100_000  // instructions until a call looks at its time again
 )
 
 // Driver is the engine.
 type Driver struct {
 	cache string
+	lane  *lane
 }
 
 // Options of [New].
@@ -47,7 +46,7 @@ type Options struct {
 }
 
 // New returns a driver. It starts nothing.
-func New(o Options) *Driver { return &Driver{cache: o.Cache} }
+func New(o Options) *Driver { return &Driver{cache: o.Cache, lane: newLane()} }
 
 // Name implements [driver.Driver].
 func (d *Driver) Name() string { return string(system.Wasm) }
@@ -75,7 +74,7 @@ func (d *Driver) Prepare(ctx context.Context, a driver.Artifact) (driver.Prepare
 	if module, err = Meter(module); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", driver.ErrArtifact, filepath.Base(file), err)
 	}
-	p := &prepared{name: filepath.Base(file), module: module}
+	p := &prepared{name: filepath.Base(file), module: module, lane: d.lane}
 	p.users.Store(1)
 	if d.cache != "" {
 		if p.cache, err = wazero.NewCompilationCacheWithDir(d.cache); err != nil {
@@ -84,101 +83,58 @@ func (d *Driver) Prepare(ctx context.Context, a driver.Artifact) (driver.Prepare
 	} else {
 		p.cache = wazero.NewCompilationCache()
 	}
-	e, err := p.engine(ctx, 0) // compiled now, not at the first request; the limits of an instance come later
-	if err == nil {
-		err = e.runtime.Close(ctx)
-	}
-	if err != nil {
+	if err := p.begin(ctx); err != nil { // now, not at the first request; the limits of an instance come later
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-// prepared is a module that is compiled.
-type prepared struct {
-	name   string
-	module []byte
-	cache  wazero.CompilationCache // what runs is in it
-	users  atomic.Int64            // instances, and who prepared it; the last one closes the cache
-}
-
-// engine is a runtime with the module, the one thing that memory's bound belongs to.
-type engine struct {
-	runtime  wazero.Runtime
-	compiled wazero.CompiledModule
-}
-
-// engine makes one; a module that was compiled before comes from the cache.
-func (p *prepared) engine(ctx context.Context, memory int64) (*engine, error) {
-	if memory <= 0 {
-		memory = defaultMemory
-	}
-	pages := uint32(max(1, min(memory/page, 65536)))
-	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(p.cache).WithMemoryLimitPages(pages).WithCoreFeatures(api.CoreFeaturesV2))
-	e := &engine{runtime: r}
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
-		return nil, errors.Join(fmt.Errorf("make the module's surroundings: %w", err), r.Close(ctx))
-	}
-	_, err := r.NewHostModuleBuilder("servent").NewFunctionBuilder().
-		WithGoFunction(api.GoFunc(refuel), []api.ValueType{api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).Export("fuel").Instantiate(ctx)
+// Start implements [driver.Prepared]. An instance of a module that is not compiled yet is interpreted until it is.
+func (p *prepared) Start(ctx context.Context, s driver.Spec) (driver.Instance, error) {
+	c := newCaller(p, s)
+	compiled := p.compiled()
+	at, err := c.open(ctx, !compiled)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make the module's surroundings: %w", err), r.Close(ctx))
-	}
-	if e.compiled, err = r.CompileModule(ctx, p.module); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s: %w", driver.ErrArtifact, p.name, err), r.Close(ctx))
-	}
-	if err := fits(e.compiled, r); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s %w", driver.ErrArtifact, p.name, err), r.Close(ctx))
-	}
-	return e, nil
-}
-
-// fits says what a module lacks, or wants that there is not.
-func fits(m wazero.CompiledModule, r wazero.Runtime) error {
-	var missing []string
-	asked := 0
-	for _, f := range m.ImportedFunctions() {
-		module, name, _ := f.Import()
-		switch host := r.Module(module); {
-		case module == "servent" && name == "fuel":
-			asked++
-		case host == nil || host.ExportedFunctionDefinitions()[name] == nil:
-			missing = append(missing, module+"."+name)
-		}
-	}
-	for _, mem := range m.ImportedMemories() {
-		module, name, _ := mem.Import()
-		missing = append(missing, module+"."+name)
-	}
-	switch start := m.ExportedFunctions()["_start"]; {
-	case len(missing) > 0:
-		return fmt.Errorf("imports %s, which is not offered; there is WASI snapshot preview 1 (GOOS=wasip1, wasm32-wasi)", strings.Join(missing, ", "))
-	case asked > 1:
-		return errors.New("imports servent.fuel, which is not for modules")
-	case start == nil || len(start.ParamTypes())+len(start.ResultTypes()) > 0:
-		return errors.New("has no function _start: want a command (package main), not a library")
-	}
-	return nil
-}
-
-// Start implements [driver.Prepared].
-func (p *prepared) Start(_ context.Context, s driver.Spec) (driver.Instance, error) {
-	life := context.Background() // an instance outlives the ctx of its start
-	e, err := p.engine(life, s.Limits.Memory)
-	if err != nil {
+		c.host.close()
 		return nil, err
 	}
-	c := newCaller(e, p.name, s)
+	c.place = at
+	life, stop := context.WithCancel(context.Background()) // an instance outlives the ctx of its start
 	p.users.Add(1)
-	end := func() { _, _ = e.runtime.Close(life), p.Close() } // frees memory; nothing is left to lose
-	check := func(context.Context) error { return nil }
-	return driver.Host(string(s.Instance), http.HandlerFunc(c.serve), check, end), nil
+	var following sync.WaitGroup
+	if !compiled {
+		following.Go(func() { c.follow(life) })
+	}
+	end := func() {
+		stop()
+		following.Wait()
+		c.end()
+		_ = p.Close() // frees memory; nothing is left to lose
+	}
+	return &instance{driver.Host(string(s.Instance), http.HandlerFunc(c.serve), func(context.Context) error { return nil }, end), c}, nil
 }
 
-// Close implements [driver.Prepared].
-func (p *prepared) Close() error {
-	if p.users.Add(-1) > 0 {
-		return nil
+// instance is where calls of a module run.
+type instance struct {
+	driver.Instance
+	calls *caller
+}
+
+// Check implements [driver.Checker]: a module that started is well.
+func (i *instance) Check(context.Context) error { return nil }
+
+// Stats implements [driver.Instance].
+func (i *instance) Stats(ctx context.Context) (driver.Stats, error) {
+	st, err := i.Instance.Stats(ctx)
+	if err == nil {
+		i.calls.mu.Lock()
+		st.Interpreted, st.Made, st.Idle = i.calls.interpreted, i.calls.made, len(i.calls.place.idle)
+		for _, w := range i.calls.place.idle {
+			if m := w.module.Memory(); m != nil {
+				st.Memory += int64(m.Size())
+			}
+		}
+		i.calls.mu.Unlock()
 	}
-	return p.cache.Close(context.Background())
+	return st, err
 }

@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,10 +24,24 @@ import (
 // is function 0, and itself, which is function 1; its memory has a page, with the text at 64 and, at 0, the
 // vector that says so.
 func code(text string, start ...byte) []byte {
+	return importing("wasi_snapshot_preview1", "fd_write", 4, true, text, start...)
+}
+
+// reactor is the same code as one that lives on.
+func reactor(text string, start ...byte) []byte {
+	return bytes.Replace(code(text, start...), []byte("_start"), []byte("handle"), 1)
+}
+
+// importing is code whose function 0 is another one of the host's, of so many numbers.
+func importing(module, name string, takes int, gives bool, text string, start ...byte) []byte {
 	vector := func(items ...string) string { return string(number(nil, uint32(len(items)))) + strings.Join(items, "") }
 	named := func(s string) string { return string(number(nil, uint32(len(s)))) + s }
 	sized := func(b []byte) string { return named(string(b)) }
 	body := sized(append(append([]byte{1, 1, i32}, start...), opEnd)) // one local
+	kind := "\x60" + named(strings.Repeat("\x7f", takes)) + "\x00"
+	if gives {
+		kind = kind[:len(kind)-1] + "\x01\x7f"
+	}
 	var iov [8]byte
 	iov[0], iov[4], iov[5] = 64, byte(len(text)), byte(len(text)>>8)
 	out := []byte("\x00asm\x01\x00\x00\x00")
@@ -34,8 +49,8 @@ func code(text string, start ...byte) []byte {
 		id   byte
 		body string
 	}{
-		{typeSection, vector("\x60\x00\x00", "\x60\x04\x7f\x7f\x7f\x7f\x01\x7f")},
-		{importSection, vector(named("wasi_snapshot_preview1") + named("fd_write") + "\x00\x01")},
+		{typeSection, vector("\x60\x00\x00", kind)},
+		{importSection, vector(named(module) + named(name) + "\x00\x01")},
 		{functionSection, vector("\x00")},
 		{5, vector("\x00\x01")}, // memory
 		{exportSection, vector(named("_start")+"\x00\x01", named("memory")+"\x02\x00")},
@@ -82,7 +97,13 @@ func (l *log) String() string {
 }
 
 // begin starts an instance of a module.
-func begin(t testing.TB, module []byte, limits system.Limits) (http.Handler, *log) {
+func begin(t testing.TB, module []byte, limits system.Limits, ways ...driver.Way) (http.Handler, *log) {
+	t.Helper()
+	i, stderr := start(t, module, limits, ways...)
+	return i.Endpoint().Handler, stderr
+}
+
+func start(t testing.TB, module []byte, limits system.Limits, ways ...driver.Way) (driver.Instance, *log) {
 	t.Helper()
 	p, err := New(Options{}).Prepare(t.Context(), artifact(t, module))
 	if err != nil {
@@ -90,12 +111,12 @@ func begin(t testing.TB, module []byte, limits system.Limits) (http.Handler, *lo
 	}
 	t.Cleanup(func() { p.Close() })
 	var stderr log
-	i, err := p.Start(t.Context(), driver.Spec{Instance: "f/1", Limits: limits, Env: []string{"GREETING=hello"}, Stderr: &stderr})
+	i, err := p.Start(t.Context(), driver.Spec{Instance: "f/1", Limits: limits, Env: []string{"GREETING=hello"}, Ways: ways, Stderr: &stderr})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { i.Stop(t.Context(), 0) })
-	return i.Endpoint().Handler, &stderr
+	return i, &stderr
 }
 
 func newRequest() *http.Request { return httptest.NewRequest("GET", "/", nil) }
@@ -134,6 +155,9 @@ func TestConforms(t *testing.T) {
 				"cut":          artifact(t, hello[:len(hello)-20]),
 				"a component":  artifact(t, []byte("\x00asm\x0d\x00\x01\x00")),
 				"a library":    artifact(t, bytes.Replace(hello, []byte("_start"), []byte("_other"), 1)),
+				"its type":     artifact(t, importing("servent", "log", 2, false, "")),
+				"counts":       artifact(t, importing("servent", "fuel", 1, true, "")),
+				"its handle":   artifact(t, bytes.Replace(reactor(""), []byte("\x06handle\x00\x01"), []byte("\x06handle\x00\x00"), 1)),
 				"what it asks": artifact(t, bytes.Replace(hello, []byte("fd_write"), []byte("fd_wrote"), 1)),
 			}}
 	})
@@ -146,6 +170,23 @@ func TestHostile(t *testing.T) {
 	grow := []byte{opLoop, empty, 0x41, 1, opGrow, 0, 0x1a, opBr, 0, opEnd}
 	fill := []byte{opLoop, empty, 0x41, 0, 0x41, 0, 0x41, 0xff, 0xff, 0x03, prefixBulk, 11, 0, opBr, 0, opEnd}
 	copies := []byte{opLoop, empty, 0x41, 0, 0x41, 0, 0x41, 0xff, 0xff, 0x03, prefixBulk, 10, 0, 0, opBr, 0, opEnd}
+	number := func(n ...byte) []byte { // that many numbers, each 0 to 63
+		var out []byte
+		for _, x := range n {
+			out = append(out, 0x41, x)
+		}
+		return out
+	}
+	asks := func(name string, takes int, gives bool, text string, args []byte, after ...byte) []byte {
+		body := append(append([]byte{opLoop, empty}, args...), opCall, 0)
+		if gives {
+			body = append(body, 0x1a)
+		}
+		return importing("servent", name, takes, gives, text, append(append(body, after...), opEnd)...)
+	}
+	growTable := []byte{0xd0, 0x70, 0x41, 0x80, 0x80, 0x04, prefixBulk, 15, 0, 0x41, 0x7f, 0x47, opIf, empty, opBr, 1, opEnd} // ref.null, 65536, table.grow, again unless -1
+	again, outside := []byte{opBr, 0}, []byte{0x41, 0x7f, 0x41, 0x20}                                                         // 32 bytes from the last on
+	neighbour, _ := begin(t, code(ok+"a neighbour", say(1)...), system.Limits{})
 	for _, tt := range []struct {
 		name   string
 		module []byte
@@ -153,6 +194,23 @@ func TestHostile(t *testing.T) {
 		status int
 		says   string
 	}{
+		{"asks for all tables", with(code(ok+"x", append(append([]byte{opLoop, empty}, growTable...), append([]byte{opEnd}, say(1)...)...)...), tableSection, "\x02\x70\x00\x00\x70\x01\x00\xff\xff\xff\xff\x0f"), system.Limits{}, 200, ""},
+		{"a reactor loops for ever", reactor("", forever...), system.Limits{Timeout: 100 * time.Millisecond}, 504, "too long"},
+		{"a reactor loops, and has fuel", reactor("", forever...), system.Limits{Fuel: 1e6}, 502, "fuel"},
+		{"a reactor recurses for ever", reactor("", opCall, 1), system.Limits{}, 502, "stack overflow"},
+		{"a reactor traps", reactor("", opUnreachable), system.Limits{}, 502, "unreachable"},
+		{"a reactor says nothing", reactor(""), system.Limits{}, 502, "without an answer"},
+		{"a reactor floods its answer", reactor(ok+"x", append(say(1), flood...)...), system.Limits{Output: 1 << 20}, -1, "more than it may"},
+		{"logs for ever", asks("log", 3, false, "lorem", number(1, 0, 32), again...), system.Limits{Fuel: 1e5}, 502, "fuel"},
+		{"logs, and has time", asks("log", 3, false, "lorem", number(1, 0, 32), again...), system.Limits{Timeout: 100 * time.Millisecond}, 504, "too long"},
+		{"logs what is not there", asks("log", 3, false, "", append(number(1), outside...)), system.Limits{}, 502, "outside of its memory"},
+		{"calls what is not there", asks("call", 2, true, "", outside), system.Limits{}, 502, "outside of its memory"},
+		{"takes to where nothing is", asks("take", 2, true, "", []byte{0x41, 0x7f, 0x41, 0x7f}), system.Limits{}, 502, "outside of its memory"},
+		{"calls for ever", asks("call", 2, true, "GET http://db/ HTTP/1.1\r\n\r\n", []byte{0x41, 0xc0, 0, 0x41, 27}, again...), system.Limits{Fuel: 1e5}, 502, "fuel"},
+		{"calls nonsense for ever", asks("call", 2, true, "", number(0, 32), again...), system.Limits{Fuel: 1e5}, 502, "fuel"},
+		{"reads keys for ever", asks("kv_get", 4, true, "", number(0, 8, 0, 8), again...), system.Limits{Timeout: 100 * time.Millisecond}, 504, "too long"},
+		{"writes what is not there", asks("kv_put", 6, true, "", append(number(0, 8, 0, 8), outside...)), system.Limits{}, 502, "outside of its memory"},
+		{"deletes what has no name", asks("kv_del", 4, true, "", append(number(0, 8), outside...)), system.Limits{}, 502, "outside of its memory"},
 		{"loops for ever", code("", forever...), system.Limits{Timeout: 100 * time.Millisecond}, 504, "too long"},
 		{"loops, and has fuel", code("", forever...), system.Limits{Fuel: 1e6}, 502, "fuel"},
 		{"recurses for ever", code("", opCall, 1), system.Limits{}, 502, "stack overflow"},
@@ -177,13 +235,69 @@ func TestHostile(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h, said := begin(t, tt.module, tt.limits)
 			w := ask(h, newRequest())
+			if tt.status == 200 && w.Code == 200 {
+				return // it is well within its bounds, then
+			}
 			if w.Code != tt.status || tt.status > 0 && !strings.Contains(w.Body.String(), tt.says) || !strings.Contains(said.String(), tt.says) {
 				t.Errorf("answer %d %q, log %.200q; want %d and %q", w.Code, w.Body, said, tt.status, tt.says)
 			}
 			if w := ask(h, newRequest()); w.Code != tt.status {
 				t.Errorf("the second call is answered %d, want %d again", w.Code, tt.status)
 			}
+			if w := ask(neighbour, newRequest()); w.Body.String() != "a neighbour" {
+				t.Errorf("a neighbour answers %d %q afterwards", w.Code, w.Body)
+			}
 		})
+	}
+}
+
+// with is a module that has another section, instead of its own of the kind or where it belongs.
+func with(module []byte, id byte, body string) []byte {
+	out, written := bytes.Clone(module[:8]), false
+	for r := (&reader{b: module, at: 8}); !r.done(); {
+		is, was := r.byte(), r.bytes()
+		if !written && order(is) >= order(id) {
+			out, written = section(out, id, []byte(body)), true
+		}
+		if is != id {
+			out = section(out, is, was)
+		}
+	}
+	if !written {
+		out = section(out, id, []byte(body))
+	}
+	return out
+}
+
+// What takes the node's memory before it runs is refused. The engine would believe each of these, and take up to terabytes.
+func TestTooLarge(t *testing.T) {
+	many := string(number(nil, mostOf+1))
+	hello := code("Content-Type: text/plain\n\nhello", say(1)...)
+	locals := func(n uint32) string {
+		body := "\x01" + string(number(nil, n)) + "\x7f\x0b"
+		return "\x01" + string(number(nil, uint32(len(body)))) + body
+	}
+	for name, module := range map[string][]byte{
+		"segments that are not there": with(hello, dataSection, "\xff\xff\xff\xff\x0f"),
+		"a segment that is not there": with(hello, dataSection, "\x01\x00\x41\x00\x0b\xff\xff\xff\xff\x0f"),
+		"exports that are not there":  with(hello, exportSection, "\xff\xff\xff\xff\x0f"),
+		"tables that are not there":   with(hello, tableSection, "\xff\xff\xff\xff\x0f"),
+		"memories that are not there": with(hello, memorySection, "\xff\xff\xff\xff\x0f"),
+		"elements that are not there": with(hello, elementSection, "\x01\x01\x00\xff\xff\xff\xff\x0f"),
+		"too many segments":           with(hello, dataSection, many+strings.Repeat("\x01\x00", mostOf+1)),
+		"a large table":               with(hello, tableSection, "\x01\x70\x00\x80\x80\x80\x20"),
+		"two tables":                  with(hello, tableSection, "\x02\x70\x00\x80\x80\x30\x70\x00\x80\x80\x30"),
+		"local variables":             with(hello, codeSection, locals(mostLocals+1)),
+		"parameters":                  with(hello, typeSection, "\x01\x60"+string(number(nil, 1001))+strings.Repeat("\x7f", 1001)+"\x00"),
+		"an unknown section":          with(hello, 13, "\xff\xff\xff\xff\x0f"),
+	} {
+		_, err := New(Options{}).Prepare(t.Context(), artifact(t, module))
+		if !errors.Is(err, driver.ErrArtifact) {
+			t.Errorf("%s: Prepare() = %v, want a bad artifact", name, err)
+		}
+	}
+	if _, err := Meter(with(hello, codeSection, locals(mostLocals))); err != nil {
+		t.Errorf("as many local variables as there may be: %v", err)
 	}
 }
 
@@ -224,21 +338,26 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// guest compiles a Go program for WASI, once.
-var guest = sync.OnceValues(func() ([]byte, error) {
+// guest and lasting compile Go programs for WASI, each once.
+var (
+	guest   = sync.OnceValues(func() ([]byte, error) { return compile("guest") })
+	lasting = sync.OnceValues(func() ([]byte, error) { return compile("reactor", "-buildmode=c-shared") })
+)
+
+func compile(name string, flags ...string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "guest")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "guest.wasm")
-	cmd := exec.Command("go", "build", "-o", out, "./testdata/guest")
+	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-o", out, "./testdata/"+name)...)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the guest: %w\n%s", err, text)
 	}
 	return os.ReadFile(out)
-})
+}
 
 // A program in Go that uses the standard library's net/http/cgi answers as it would under any web server.
 func TestGoProgram(t *testing.T) {

@@ -56,6 +56,7 @@ func (c *conn) Read(b []byte) (int, error) {
 
 // pool is the connections of the clients at one site.
 type pool struct {
+	find    func(context.Context, uint64) (string, error) // nil: doors are known
 	doors   func() []string
 	dialing func(ctx context.Context, network, addr string) (net.Conn, error)
 	secure  *tls.Config // nil: plain
@@ -68,7 +69,7 @@ type pool struct {
 }
 
 func newPool(s Site) *pool {
-	p := &pool{doors: s.Doors, dialing: s.Dial, secure: s.TLS, idle: map[string][]*conn{}, open: map[*conn]struct{}{}, down: map[string]time.Time{}}
+	p := &pool{find: s.Find, doors: s.Doors, dialing: s.Dial, secure: s.TLS, idle: map[string][]*conn{}, open: map[*conn]struct{}{}, down: map[string]time.Time{}}
 	if p.dialing == nil {
 		p.dialing = (&net.Dialer{KeepAlive: -1}).DialContext // requests notice a dead peer; probes cost system calls
 	}
@@ -82,10 +83,13 @@ type failure struct {
 	err   error
 }
 
-// get returns a connection for a client that prefers the pick-th door: an idle one unless anew, else one that
+// get returns a connection for one of the clients that prefers the pick-th door: an idle one unless anew, else one that
 // it dials. A door that refuses is left for another one.
-func (p *pool) get(ctx context.Context, pick uint64, anew bool, deadline time.Time) (*conn, *failure) {
-	doors := p.doors()
+func (p *pool) get(ctx context.Context, pick, client uint64, anew bool, deadline time.Time) (*conn, *failure) {
+	doors, f := p.among(ctx, client, deadline)
+	if f != nil {
+		return nil, f
+	}
 	if len(doors) == 0 {
 		return nil, &failure{class: NoDoor, err: errors.New("there is no live door")}
 	}
@@ -114,6 +118,24 @@ func (p *pool) get(ctx context.Context, pick uint64, anew bool, deadline time.Ti
 		}
 	}
 	return nil, last
+}
+
+// among are the doors that a client may go to: one, where it looks it up.
+func (p *pool) among(ctx context.Context, client uint64, deadline time.Time) ([]string, *failure) {
+	if p.find == nil {
+		return p.doors(), nil
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	door, err := p.find(ctx, client)
+	if err != nil {
+		class := NoDoor
+		if c := classify(err, false); c == stopped || c == Timeout {
+			class = c
+		}
+		return nil, &failure{class: class, err: err}
+	}
+	return []string{door}, nil
 }
 
 // resting says that a door refused a moment ago.
@@ -194,7 +216,7 @@ func handshake(ctx context.Context, nc net.Conn, door string, cfg *tls.Config) (
 func Knock(ctx context.Context, s Site, within time.Duration) (class string, err error) {
 	p := newPool(s)
 	defer p.close()
-	if _, f := p.get(ctx, 0, true, time.Now().Add(within)); f != nil {
+	if _, f := p.get(ctx, 0, 0, true, time.Now().Add(within)); f != nil {
 		return f.class, f.err
 	}
 	return "", nil

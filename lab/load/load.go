@@ -18,6 +18,7 @@ import (
 type Site struct {
 	Name  string
 	Share float64                                                           // of the clients or requests; sites without one share alike
+	Find  func(ctx context.Context, client uint64) (string, error)          // instead of Doors, for clients that look the one door up by name; nil: they do not
 	Doors func() []string                                                   // host:port of what lets them in now
 	Dial  func(ctx context.Context, network, addr string) (net.Conn, error) // nil: as the machine does
 	TLS   *tls.Config                                                       // nil: plain; its ServerName, if empty, is the door's host
@@ -362,8 +363,12 @@ func (r *runner) aim(s *shot, n, client int) {
 func (r *runner) exchange(ctx context.Context, p *pool, s *shot) (door string, f *failure) {
 	deadline := time.Now().Add(r.o.Timeout)
 	pick := draw(r.o.Seed, uint64(s.n), drawDoor)
+	who := pick
+	if r.o.Clients > 0 {
+		who = uint64(s.client)
+	}
 	for anew := r.o.TCP != nil && r.o.TCP.Each; ; anew = true {
-		c, f := p.get(ctx, pick, anew, deadline)
+		c, f := p.get(ctx, pick, who, anew, deadline)
 		if f != nil {
 			return f.door, f
 		}

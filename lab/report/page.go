@@ -73,6 +73,7 @@ func HTML(w io.Writer, r *result.Result) error {
 	p.diagrams(r)
 	p.laws(r)
 	p.costs(r)
+	p.kinds(r)
 	p.checks(r)
 	if err := p.data(r); err != nil {
 		return err

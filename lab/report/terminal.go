@@ -45,6 +45,7 @@ func Terminal(w io.Writer, r *result.Result, o Options) error {
 		}
 		p.table(r, m, i == 0)
 	}
+	p.kinds(r)
 	if f := r.Foretold; f != nil {
 		p.wrap(0, faint, figure.Clean(f.Text))
 	}

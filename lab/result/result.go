@@ -118,6 +118,7 @@ type Variant struct {
 	Points       []Point             `json:"points"`
 	Survival     *Survival           `json:"survival,omitempty"`
 	Cost         *Cost               `json:"cost,omitempty"`
+	Runs         *Runs               `json:"runs,omitempty"` // where variants differ in it
 	Law          *Law                `json:"law,omitempty"`
 	Theory       *Theory             `json:"theory,omitempty"`
 	Trace        []Step              `json:"trace,omitempty"` // one request as messages
@@ -237,6 +238,21 @@ type Cost struct {
 	NodeSeconds float64 `json:"node_seconds"`    // per million requests
 	Price       float64 `json:"price,omitempty"` // per million requests, by the file's price
 	Currency    string  `json:"currency,omitempty"`
+}
+
+// Runs is what runs a variant's service: one instance on one node, whose speed nothing emulates.
+type Runs struct {
+	Software  string  `json:"software"` // process, image, vm, wasm, …
+	Isolation string  `json:"isolation"`
+	StartMS   float64 `json:"start_ms"` // from the start of an instance until it is ready, median of starts
+	Starts    int     `json:"starts"`
+	FirstMS   float64 `json:"first_ms"`         // first request of all; of what is woken with the start
+	WarmMS    float64 `json:"warm_ms"`          // median of one client
+	Rate      float64 `json:"rate"`             // requests a second of 16 clients
+	CPUMicros float64 `json:"cpu_us"`           // processor time a request, of instance and node
+	Memory    int64   `json:"memory"`           // bytes resident after the load; 0: inside the node, and thrown away after each request
+	Woken     bool    `json:"woken,omitempty"`  // no instance while nobody calls
+	Idle      float64 `json:"idle_s,omitempty"` // how long one is kept that nobody calls
 }
 
 // Law is the model that describes throughput against nodes best; see package law.

@@ -104,7 +104,7 @@ func (a act) try(q *question) {
 	}
 	q.last = a.now
 	// Few answers take longer than mean + 4 deviations, if the ring is well; else later tries wait longer.
-	wait := min(a.n.lookTime.wait(a.r.o.Wait)<<min(q.tries-1, 2), 8*a.r.o.Wait)
+	wait := min(a.n.lookTime.Wait(a.r.o.Wait)<<min(q.tries-1, 2), 8*a.r.o.Wait)
 	a.env.After(wait, peer.Event{Kind: overdue, Tag: l.tag})
 	next, around := a.r.nexts(a.self), q.how&near != 0
 	via := peer.Nobody
@@ -255,6 +255,7 @@ func (a act) onward(l lookup, next []peer.Peer) (to peer.Peer, way uint8) {
 func (a act) forward(l lookup, to peer.Peer, way uint8) {
 	ev := peer.Event{Kind: look, Flags: way | l.how, Hops: l.hops + 1, Tag: l.tag, Num: l.limit, Key: l.key}
 	if l.how&free != 0 {
+		ev.Kind = lookUpkeep
 		a.env.Send(to, ev, l.asker)
 		return
 	}
@@ -263,6 +264,9 @@ func (a act) forward(l lookup, to peer.Peer, way uint8) {
 
 func (a act) reply(l lookup, outcome uint8) {
 	ev := peer.Event{From: a.me, Kind: answer, Flags: outcome, Hops: l.hops, Tag: l.tag, Num: a.n.epoch}
+	if l.how&free != 0 {
+		ev.Kind = answerUpkeep
+	}
 	if l.asker == a.me {
 		a.onAnswer(&ev)
 		return
@@ -280,9 +284,9 @@ func (a act) onAnswer(ev *peer.Event) {
 		switch {
 		case q.how&free != 0: // it may have gone straight to the owner
 		case ev.Tag == q.tag+peer.Tag(q.tries-1):
-			a.n.lookTime.add(a.now - q.last)
+			a.n.lookTime.Add(a.now - q.last)
 		case ev.Tag == q.tag:
-			a.n.lookTime.add(a.now - q.first)
+			a.n.lookTime.Add(a.now - q.first)
 		}
 		a.close(q, peer.Event{Flags: ev.Flags, Hops: ev.Hops, Num: ev.Num}, ev.From)
 	case peer.Lost: // the one asked takes no part: the next try, when it is time, is another's

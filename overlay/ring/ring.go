@@ -63,11 +63,13 @@ const (
 
 // Messages.
 const (
-	ask    = peer.Travels + iota // who are your neighbours? Flags: notify
-	tell                         // Peers: predecessor (to itself, the one before it; if there is none, the teller), successors; Flags: accepted, out, settled
-	look                         // Key, Hops, Num most hops, Peers: who asks; Flags: which way, and how
-	answer                       // to look. Hops, Num epoch; Flags: an outcome. The sender is the owner
-	leave                        // Key: owned the keys after it, if Flags say so; Peers: its successors
+	ask          = peer.Travels + iota // who are your neighbours? Flags: notify
+	tell                               // Peers: predecessor (to itself, the one before it; if there is none, the teller), successors; Flags: accepted, out, settled
+	look                               // Key, Hops, Num most hops, Peers: who asks; Flags: which way, and how
+	answer                             // to look. Hops, Num epoch; Flags: an outcome. The sender is the owner
+	leave                              // Key: owned the keys after it, if Flags say so; Peers: its successors
+	lookUpkeep                         // look, for a machine above: apart, so that a study tells upkeep from lookups
+	answerUpkeep                       // to lookUpkeep
 )
 
 // Flags.
@@ -83,9 +85,9 @@ const (
 type Ring struct {
 	o         Options
 	nodes     []node
-	next      []peer.Peer // Successors of each slot, the nearest first
-	contacts  []peer.Peer // Contacts of each slot, the first half the nearest above it
-	graves    []grave     // Contacts and Successors of each slot: peers taken for dead
+	next      []peer.Peer  // Successors of each slot, the nearest first
+	contacts  []peer.Peer  // Contacts of each slot, the first half the nearest above it
+	graves    []peer.Grave // Contacts and Successors of each slot: peers taken for dead
 	questions []question
 }
 
@@ -112,8 +114,8 @@ type node struct {
 	tick     peer.Tag
 	ask      asked // the successor, or who might be a nearer one
 	check    asked // the predecessor
-	rtt      estimate
-	lookTime estimate
+	rtt      peer.RoundTrip
+	lookTime peer.RoundTrip
 }
 
 // asked is a question to a neighbour; tag 0 means none is open.
@@ -125,57 +127,23 @@ type asked struct {
 	at    int64 // of the last try
 }
 
-type grave struct {
-	who   peer.Peer
-	until int64
-}
-
-// estimate is a smoothed round trip and its deviation (RFC 6298 §2).
-type estimate struct{ mean, dev int64 }
-
-func (e *estimate) add(rtt int64) {
-	if e.mean == 0 {
-		e.mean, e.dev = rtt, rtt/2
-		return
-	}
-	off := e.mean - rtt
-	if off < 0 {
-		off = -off
-	}
-	e.dev += (off - e.dev) / 4
-	e.mean += (rtt - e.mean) / 8
-}
-
-// wait is how long an answer may take.
-func (e *estimate) wait(least int64) int64 { return max(least, e.mean+4*e.dev) }
-
 // New makes the machine of n slots, all of them outside the ring.
 func New(n int, o Options) *Ring {
-	def := func(v *int, d int) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	span := func(v *int64, d int64) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	def(&o.Successors, Successors)
-	def(&o.Contacts, 8)
-	def(&o.Questions, 4)
-	def(&o.Tries, 4)
-	def(&o.Hops, 4096)
-	span(&o.Period, 500*millisecond)
-	span(&o.Timeout, 250*millisecond)
-	span(&o.Wait, 300*millisecond)
+	peer.Default(&o.Successors, Successors)
+	peer.Default(&o.Contacts, 8)
+	peer.Default(&o.Questions, 4)
+	peer.Default(&o.Tries, 4)
+	peer.Default(&o.Hops, 4096)
+	peer.Default(&o.Period, 500*millisecond)
+	peer.Default(&o.Timeout, 250*millisecond)
+	peer.Default(&o.Wait, 300*millisecond)
 	o.Successors, o.Contacts, o.Tries, o.Hops = min(o.Successors, 16), min(o.Contacts, 255), min(o.Tries, 255), min(o.Hops, 1<<16-1)
 	if o.Questions > 4096 || o.Questions&(o.Questions-1) != 0 {
 		panic("ring: questions are no power of two up to 4096")
 	}
 	r := &Ring{
 		o: o, nodes: make([]node, n), next: make([]peer.Peer, n*o.Successors), contacts: make([]peer.Peer, n*o.Contacts),
-		graves: make([]grave, n*(o.Contacts+o.Successors)), questions: make([]question, n*o.Questions),
+		graves: make([]peer.Grave, n*(o.Contacts+o.Successors)), questions: make([]question, n*o.Questions),
 	}
 	for s := range r.nodes {
 		r.Reset(peer.Slot(s))
@@ -208,11 +176,11 @@ func (r *Ring) Handle(env *peer.Env, self peer.Slot, ev *peer.Event) {
 		a.onAsk(ev)
 	case tell:
 		a.onTell(ev)
-	case look:
+	case look, lookUpkeep:
 		if len(ev.Peers) == 1 {
 			a.route(lookup{ev.Key, ev.Peers[0], ev.Tag, ev.Hops, min(ev.Num, uint64(r.o.Hops)), ev.Flags & ways, ev.Flags &^ ways}, ev.From)
 		}
-	case answer:
+	case answer, answerUpkeep:
 		a.onAnswer(ev)
 	case leave:
 		a.onLeave(ev)
@@ -252,11 +220,7 @@ func (r *Ring) Drop(p peer.Peer) {
 		}
 		n.nexts = without(r.nexts(self), p)
 		n.known = without(r.known(self), p)
-		for i := range r.dead(self) {
-			if g := &r.dead(self)[i]; g.who == p {
-				g.who = peer.Nobody
-			}
-		}
+		r.dead(self).Rise(p)
 	}
 	for i := range r.questions {
 		if q := &r.questions[i]; q.tries > 0 && q.via == p {
@@ -297,7 +261,7 @@ func (r *Ring) far(s peer.Slot) []peer.Peer {
 	return r.o.Above.Far(s)
 }
 
-func (r *Ring) dead(s peer.Slot) []grave {
+func (r *Ring) dead(s peer.Slot) peer.Graves {
 	n := r.o.Contacts + r.o.Successors
 	return r.graves[int(s)*n:][:n]
 }

@@ -1,25 +1,13 @@
 package ring
 
-import (
-	"bytes"
-	"slices"
-
-	"servent/peer"
-)
+import "servent/peer"
 
 // Settle gives every slot the neighbours that it would have if all had been one ring for long; each takes
 // part in it from the [peer.Join] on that it is given next. It saves simulations the time until a ring is
 // whole: nothing else can know all members at once.
 func (r *Ring) Settle(dir peer.Directory) {
 	n := len(r.nodes)
-	order := make([]peer.Slot, n)
-	for s := range order {
-		order[s] = peer.Slot(s)
-	}
-	slices.SortFunc(order, func(a, b peer.Slot) int {
-		x, y := dir.ID(dir.Self(a)), dir.ID(dir.Self(b))
-		return bytes.Compare(x[:], y[:])
-	})
+	order := peer.Sorted(dir, n)
 	at := func(i int) peer.Peer { return dir.Self(order[(i%n+n)%n]) }
 	for i, s := range order {
 		r.Reset(s)
@@ -51,9 +39,7 @@ func (r *Ring) Settle(dir peer.Directory) {
 // Reset makes a slot forget all, as a process that ends does.
 func (r *Ring) Reset(self peer.Slot) {
 	r.nodes[self] = node{pred: peer.Nobody, older: peer.Nobody}
-	for i := range r.dead(self) {
-		r.dead(self)[i] = grave{who: peer.Nobody}
-	}
+	r.dead(self).Empty()
 	open := r.open(self)
 	for i := range open {
 		open[i] = question{next: uint16(i + 1)}

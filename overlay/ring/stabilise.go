@@ -143,7 +143,7 @@ func (a act) repeat(q *asked) {
 	q.tries++
 	q.at = a.now
 	a.env.Send(q.to, peer.Event{Kind: ask, Flags: q.flags, Tag: q.tag})
-	a.env.After(a.n.rtt.wait(a.r.o.Timeout), peer.Event{Kind: late, Tag: q.tag})
+	a.env.After(a.n.rtt.Wait(a.r.o.Timeout), peer.Event{Kind: late, Tag: q.tag})
 }
 
 // late is a neighbour's silence.
@@ -249,7 +249,7 @@ func (a act) onTell(ev *peer.Event) {
 		return // late, doubled or made up
 	}
 	if q.tries == 1 { // Karn's rule: else it is unknown which question was answered
-		n.rtt.add(a.now - q.at)
+		n.rtt.Add(a.now - q.at)
 	}
 	if ev.Flags&out != 0 {
 		a.lose(ev.From)
@@ -406,30 +406,18 @@ func (a act) onLeave(ev *peer.Event) {
 }
 
 // dead says whether a peer did not answer lately.
-func (a act) dead(p peer.Peer) bool {
-	for _, g := range a.r.dead(a.self) {
-		if g.who == p && a.now < g.until {
-			return true
-		}
-	}
-	return false
-}
+func (a act) dead(p peer.Peer) bool { return a.r.dead(a.self).Dead(p, a.now) }
 
 // bury takes a peer for dead for some periods.
 func (a act) bury(p peer.Peer) {
 	a.alive(p) // one grave each
-	all := a.r.dead(a.self)
-	all[int(a.n.graves)%len(all)] = grave{p, a.now + buried*a.r.o.Period}
+	a.r.dead(a.self).Bury(int(a.n.graves), p, a.now+buried*a.r.o.Period)
 	a.n.graves++
 }
 
 // alive is a sign of life.
 func (a act) alive(p peer.Peer) {
-	for i := range a.r.dead(a.self) {
-		if g := &a.r.dead(a.self)[i]; g.who == p {
-			g.who = peer.Nobody
-		}
-	}
+	a.r.dead(a.self).Rise(p)
 	if a.n.pred == p {
 		a.n.heard = a.now
 	}

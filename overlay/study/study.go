@@ -33,6 +33,7 @@ type Options struct {
 	Up      time.Duration // churn: mean time until a node dies; 0: none
 	Down    time.Duration // and until it comes again; 0 means as Up
 	Join    bool          // nodes join one after the other, and lookups begin when they are one overlay
+	Period  time.Duration // between a node's looks at its neighbours; 0 means what nodes have
 	Shards  int           // as in sim.Options
 	Tell    func(Progress)
 }
@@ -63,8 +64,17 @@ type Hops struct {
 type Theory struct {
 	Success           float64 `json:"success"`
 	Hops              Hops    `json:"hops"`
-	MessagesPerLookup float64 `json:"messages_per_lookup"`
+	MessagesPerLookup float64 `json:"messages_per_lookup,omitempty"` // where a law is known
 	Source            string  `json:"source"`
+}
+
+// Keys is how evenly the run's places divide them, as its nodes have one, and if each had several; beside it the laws.
+type Keys struct {
+	One     Balance  `json:"one_place"`
+	OneLaw  Balance  `json:"one_place_theory"`
+	Virtual int      `json:"virtual_nodes"`
+	Many    *Balance `json:"virtual,omitempty"` // not reckoned for many nodes
+	ManyLaw Balance  `json:"virtual_theory"`
 }
 
 // Result is what a run came to. Seconds are virtual.
@@ -86,6 +96,9 @@ type Result struct {
 	Hops              Hops    `json:"hops"` // of those that succeeded
 	MessagesPerLookup float64 `json:"messages_per_lookup"`
 	Theory            *Theory `json:"theory,omitempty"`
+	LookupSeconds     float64 `json:"lookup_seconds"` // from the question to the answer, mean of those that succeeded
+
+	Keys *Keys `json:"keys,omitempty"` // where nodes divide a circle
 
 	UpkeepMessages float64 `json:"upkeep_messages_per_node_second"`
 	UpkeepBytes    float64 `json:"upkeep_bytes_per_node_second"`
@@ -118,7 +131,7 @@ func (o *Options) defaults() {
 
 // plan is what the machine is made for.
 func (o *Options) plan() overlay.Plan {
-	p := overlay.Plan{Nodes: o.Nodes, Delay: int64(o.From+o.To) / 2}
+	p := overlay.Plan{Nodes: o.Nodes, Delay: int64(o.From+o.To) / 2, Period: int64(o.Period)}
 	if o.Lookups > 0 {
 		p.Rate = float64(o.Lookups) / max(o.For.Seconds(), 0.1)
 	}
@@ -132,9 +145,17 @@ func Foretell(o Options) float64 {
 	if o.Lookups > 0 {
 		seconds += float64(o.Overlay.Longest(o.plan())) / 1e9
 	}
-	events := n*o.Overlay.Upkeep*seconds + float64(o.Lookups)*(2+o.Overlay.Law(o.Nodes).Messages)
+	upkeep := o.Overlay.Upkeep
+	if o.Period > 0 {
+		upkeep *= o.Overlay.Usual / o.Period.Seconds()
+	}
+	each := o.Overlay.Law(o.Nodes).Messages
+	if o.Overlay.About != nil {
+		each = 2.25 * o.Overlay.About(o.Nodes) // a timer for each question, and what strangers make others ask
+	}
+	events := n*upkeep*seconds + float64(o.Lookups)*(2+each)
 	if o.Join {
-		events += o.Overlay.Join(o.Nodes) + n*o.Overlay.Upkeep*n/2*joinEvery/1e9
+		events += o.Overlay.Join(o.Nodes) + n*upkeep*n/2*joinEvery/1e9
 	}
 	return events
 }
@@ -154,6 +175,8 @@ func Check(o Options) error {
 		return errors.New("kill: want 0 to below 100 %")
 	case o.From > 4*time.Second:
 		return errors.New("delay: the least one must be below 4s")
+	case o.Period < 0:
+		return fmt.Errorf("upkeep: want a duration, have %v", o.Period)
 	case o.Up < 0 || o.Down < 0:
 		return errors.New("churn: want durations above 0")
 	case o.Up > 0 && o.Kill > 0:
@@ -182,6 +205,7 @@ type run struct {
 	gone   int      // their asker died
 	hops   []uint64 // of right answers, by hops
 	right  int
+	took   float64   // seconds, of right ones together
 	broken peer.Slot // where the overlay was found not whole
 	died   int64
 	node   float64 // seconds that nodes have lived since begin
@@ -299,7 +323,7 @@ func (r *run) look(ctx context.Context) {
 // ask gives out the lookups that are due before next.
 func (r *run) ask(now, next, end int64) {
 	for r.asked < r.o.Lookups {
-		at := r.begin + int64(float64(r.o.For)*float64(r.asked)/float64(r.o.Lookups))
+		at := r.due(r.asked)
 		if at >= next && now < end {
 			return
 		}
@@ -316,6 +340,11 @@ func (r *run) ask(now, next, end int64) {
 		r.open++
 		r.opens[s]++
 	}
+}
+
+// due is when a lookup begins.
+func (r *run) due(i int) int64 {
+	return r.begin + int64(float64(r.o.For)*float64(i)/float64(r.o.Lookups))
 }
 
 // hear counts what was answered since the last time; who lives has not changed meanwhile.
@@ -335,6 +364,7 @@ func (r *run) hear() {
 			r.res.Wrong++
 		default:
 			r.right++
+			r.took += float64(a.At-r.due(int(a.Tag)-1)) / 1e9
 			r.hops[a.Hops]++
 		}
 	}
@@ -342,6 +372,12 @@ func (r *run) hear() {
 
 // owner is the dumb twin: the first node at or above a key, in a sorted list, that lives and has joined.
 func (r *run) owner(key peer.ID) peer.Peer {
+	switch r.o.Overlay.Owner {
+	case overlay.XOR:
+		return r.nearest(key, peer.Nobody)
+	case overlay.Closest:
+		return r.closest(key)
+	}
 	n := r.o.Nodes
 	first := sort.Search(n, func(i int) bool { id := r.net.ID(peer.Peer(i)); return string(id[:]) >= string(key[:]) })
 	for i := range n {
@@ -365,6 +401,10 @@ func (r *run) whole() bool {
 }
 
 func (r *run) placed(s peer.Slot) bool {
+	if r.o.Overlay.Owner == overlay.XOR {
+		near, v := r.nearest(r.net.ID(peer.Peer(s)), peer.Peer(s)), r.m.See(r.net, s)
+		return near == peer.Nobody || len(v.After) > 0 && v.After[0] == near
+	}
 	n := peer.Slot(r.o.Nodes)
 	before, after := (s+n-1)%n, (s+1)%n
 	for ; r.net.Down(before); before = (before + n - 1) % n {
@@ -374,6 +414,9 @@ func (r *run) placed(s peer.Slot) bool {
 	v := r.m.See(r.net, s)
 	if before == s {
 		return v.Owns
+	}
+	if r.o.Overlay.Owner == overlay.Closest {
+		return v.Owns && v.Before == peer.Peer(before) && len(v.After) > 0 && v.After[0] == peer.Peer(after)
 	}
 	return v.Owns && v.Before == peer.Peer(before) && v.From == r.net.ID(peer.Peer(before)) && len(v.After) > 0 && v.After[0] == peer.Peer(after)
 }
@@ -424,6 +467,9 @@ func (r *run) finish() {
 		res.Success = float64(r.right) / float64(ended)
 	}
 	res.Hops = spread(r.hops, r.right)
+	if r.right > 0 {
+		res.LookupSeconds = r.took / float64(r.right)
+	}
 	var all, bytes, lookup, lookupBytes float64
 	for k := range c.Messages {
 		n, b := float64(c.Messages[k]-r.base.Messages[k]), float64(c.Bytes[k]-r.base.Bytes[k])
@@ -446,6 +492,13 @@ func (r *run) finish() {
 	}
 	res.Events, res.Hash = c.Events, fmt.Sprintf("%016x", c.Hash)
 	n := r.o.Nodes
+	if r.o.Overlay.Owner == overlay.Successor {
+		res.Keys = &Keys{One: balance(r.o.Seed, n, 1), OneLaw: oneLaw, Virtual: virtual, ManyLaw: virtualLaw}
+		if n <= virtualMost {
+			many := balance(r.o.Seed, n, virtual)
+			res.Keys.Many = &many
+		}
+	}
 	if r.o.Kill > 0 && r.o.KillAt == 0 {
 		n = r.live // those who live when lookups begin
 	}

@@ -236,20 +236,29 @@ func (k *Keeper) Enter(ctx context.Context, service system.ServiceName, id syste
 			h.busy[p]++
 		}
 		k.mu.Unlock()
-		if b == nil || b == has {
-			break
+		if b != nil && b != has {
+			if err := b.fetch(ctx, k, key); err != nil {
+				return nil, err
+			}
+			has = b
+			continue
 		}
-		if err := b.fetch(ctx, k, key); err != nil {
-			return nil, err
+		leave = sync.OnceFunc(func() { k.leave(id, p) })
+		if k.moved(service, id, key) { // the table changed while the request was on its way in
+			leave()
+			return nil, ErrMoved
 		}
-		has = b
+		if came := k.coming(id, p); came == nil || came == has {
+			return leave, nil
+		}
+		leave() // by the table of now it is this instance's, and what there is of it comes only now
 	}
-	leave = sync.OnceFunc(func() { k.leave(id, p) })
-	if k.moved(service, id, key) { // the table changed while the request was on its way in
-		leave()
-		return nil, ErrMoved
-	}
-	return leave, nil
+}
+
+func (k *Keeper) coming(id system.InstanceID, p int) *arrival {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.holder(id).coming[p]
 }
 
 func (k *Keeper) moved(service system.ServiceName, id system.InstanceID, key route.Key) bool {

@@ -24,6 +24,17 @@ var (
 // connects anew.
 func (s *Switch) carry(ctx context.Context, client net.Conn, aim func(*route.Table) route.Target) {
 	start := time.Now()
+	if to := aim(s.table()); to.Model == route.ModelOne {
+		patient, cancel := context.WithTimeoutCause(ctx, s.o.Hold, route.ErrTurn)
+		done, err := s.turns.Take(patient, to.Service, s.o.Waiters)
+		cancel()
+		if err != nil {
+			s.giveUp(to, err)
+			reset(client)
+			return
+		}
+		defer done()
+	}
 	var tried []place // in this round
 	var last error    // of the last attempt
 	hold := holding{s: s}

@@ -45,6 +45,7 @@ type Options struct {
 type Switch struct {
 	o       Options
 	loads   route.Loads
+	turns   route.Turns
 	pickers sync.Map // service and policy → route.Picker
 	served  sync.Map // system.InstanceID → *atomic.Int64, connections that this node's instances hold
 	waiting atomic.Int64

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"servent/link"
+	"servent/request/proxy"
 )
 
 // spliceAfter is how many bytes of one direction are copied before they are spliced in the kernel, where
@@ -75,8 +76,8 @@ func pass(ctx context.Context, to, from net.Conn, first func(context.Context) er
 			buffers.Put(buf)
 		}
 	}()
-	_, out := to.(*net.TCPConn)
-	_, in := from.(*net.TCPConn)
+	target, out := proxy.TCP(to)
+	source, in := proxy.TCP(from)
 	for first != nil || !in || !out || n < spliceAfter {
 		m, err := from.Read(*buf)
 		if m > 0 {
@@ -99,7 +100,7 @@ func pass(ctx context.Context, to, from net.Conn, first func(context.Context) er
 	}
 	buffers.Put(buf)
 	buf = nil
-	m, err := io.Copy(to, from)
+	m, err := io.Copy(target, source)
 	if n += m; err != nil {
 		return n, err, nil
 	}

@@ -16,15 +16,13 @@ import (
 	"time"
 
 	"servent/driver"
+	"servent/meter"
 	"servent/route"
 )
 
 // attempt sends the request to one instance, which it has entered, and its answer to the client.
-func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance) (verdict, error) {
+func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance, line *meter.Line) (verdict, error) {
 	s := x.s
-	ctx, cancel := context.WithCancelCause(x.in.Context())
-	defer cancel(nil)
-	line := s.o.Meter.Line(to.Service, in.ID)
 	line.Begin()
 	defer line.End()
 	defer s.loads.End(in.ID)
@@ -33,8 +31,10 @@ func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance) (
 	var err error
 	begun, unreachable := time.Since(x.start), false
 	if in.Node == s.o.Self {
-		v, err = x.here(ctx, in)
+		v, err = x.here(x.in.Context(), in)
 	} else {
+		ctx, cancel := context.WithCancelCause(x.in.Context())
+		defer cancel(nil)
 		var watching sync.WaitGroup
 		watching.Go(func() { s.watch(ctx, in.Node, func() { cancel(errLost) }) })
 		v, unreachable, err = x.there(ctx, in)
@@ -82,15 +82,27 @@ func (x *exchange) here(ctx context.Context, in route.Instance) (verdict, error)
 	if err != nil {
 		return refused, err
 	}
-	ended := sync.OnceFunc(func() { _ = turn.End(ctx) }) // a client that left does not wait
-	defer ended()
+	ended := func() {}
+	if s.o.Station != nil {
+		ended = sync.OnceFunc(func() { _ = turn.End(ctx) }) // a client that left does not wait
+		defer ended()
+	}
 	if ep.Handler != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
 		return x.call(ctx, ep.Handler, in, ended)
 	}
-	if ep.Dial != nil {
-		ctx = context.WithValue(ctx, endpoint{}, ep)
+	var way http.RoundTripper // nil: the switch's own
+	if s.o.Reference {
+		way = s.local
+		if ep.Dial != nil {
+			ctx = context.WithValue(ctx, endpoint{}, ep)
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
 	}
-	v, _, err := x.send(ctx, s.local, ep, in, ended)
+	v, _, err := x.send(ctx, way, ep, in, ended)
 	return v, err
 }
 
@@ -126,19 +138,19 @@ func (x *exchange) there(ctx context.Context, in route.Instance) (v verdict, unr
 // send makes one HTTP exchange. ended is called before the answer begins to leave. unsent says that no
 // connection was there to send it on.
 func (x *exchange) send(ctx context.Context, way http.RoundTripper, ep driver.Endpoint, in route.Instance, ended func()) (v verdict, unsent bool, err error) {
-	var sent atomic.Bool
 	hints := informer{w: x.w}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn:        func(string) { sent.Store(false) }, // also when the transport tries again by itself
-		GotConn:        func(httptrace.GotConnInfo) { sent.Store(true); x.proceed() },
-		Got1xxResponse: hints.pass,
-	})
-	res, err := way.RoundTrip(x.request(ctx, ep.Address))
+	var res *http.Response
+	var sent bool
+	if way == nil {
+		res, sent, err = x.s.near.ask(ctx, x, ep, &hints)
+	} else {
+		res, sent, err = x.trip(ctx, way, ep, &hints)
+	}
 	hints.close()
 	switch {
 	case err != nil && x.stream != nil && x.stream.failed.Load():
-		return misread, false, fmt.Errorf("read the request's body: %w", err)
-	case err != nil && !sent.Load():
+		return misread, false, fmt.Errorf("read the request's body: %w", x.stream.why)
+	case err != nil && !sent:
 		return refused, true, err
 	case err != nil:
 		return broken, false, err
@@ -161,6 +173,18 @@ func (x *exchange) send(ctx context.Context, way http.RoundTripper, ep driver.En
 	}
 	v, err = x.deliver(ctx, res, in, ended)
 	return v, false, err
+}
+
+// trip is the exchange by net/http: with other nodes, and where it stands in for our own way.
+func (x *exchange) trip(ctx context.Context, way http.RoundTripper, ep driver.Endpoint, hints *informer) (*http.Response, bool, error) {
+	var sent atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn:        func(string) { sent.Store(false) }, // also when the transport tries again by itself
+		GotConn:        func(httptrace.GotConnInfo) { sent.Store(true); x.proceed() },
+		Got1xxResponse: hints.pass,
+	})
+	res, err := way.RoundTrip(x.request(ctx, ep.Address))
+	return res, sent.Load(), err
 }
 
 // proceed asks the node that sent the request for its body, now that the instance is there. Left to
@@ -206,8 +230,13 @@ func (i *informer) close() {
 func (x *exchange) commit(status int, header http.Header, in route.Instance, ended func()) {
 	ended()
 	endToEnd(header)
-	h := x.w.Header()
-	maps.Copy(h, header)
+	var h http.Header
+	if w, ok := x.w.(*answer); ok && len(w.h) == 0 {
+		w.h, h = header, header
+	} else {
+		h = x.w.Header()
+		maps.Copy(h, header)
+	}
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // else net/http guesses one
 	}

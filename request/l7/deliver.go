@@ -41,6 +41,9 @@ func (x *exchange) deliver(ctx context.Context, res *http.Response, in route.Ins
 		return answered, x.write(body)
 	case n > replay:
 		x.commit(res.StatusCode, res.Header, in, ended)
+		if v, err, ok := x.splice(ctx, res); ok {
+			return v, err
+		}
 		for {
 			n, err := res.Body.Read(*buf)
 			if werr := x.write((*buf)[:n]); werr != nil {
@@ -66,9 +69,41 @@ func (x *exchange) write(p []byte) error {
 	return nil
 }
 
+// splice passes an answer of known length on within the kernel, where both sides are sockets of ours.
+func (x *exchange) splice(ctx context.Context, res *http.Response) (v verdict, err error, ok bool) {
+	body, ours := res.Body.(*outgoing)
+	w, engine := x.w.(*answer)
+	if !ours || !engine {
+		return 0, nil, false
+	}
+	n, ok, upErr, err := body.splice(w)
+	x.out += n
+	switch {
+	case err != nil:
+		return answered, fmt.Errorf("write to the client: %w", err), ok
+	case upErr != nil && upErr != io.EOF:
+		return severed, fmt.Errorf("read its answer: %w", cause(ctx, upErr)), ok
+	}
+	return answered, nil, ok
+}
+
 // pour passes an answer of unknown length on. A short one is collected first; of a longer or slower one
 // every piece leaves as it comes.
 func (x *exchange) pour(ctx context.Context, res *http.Response, in route.Instance, ended func()) (verdict, error) {
+	if b, ok := res.Body.(*outgoing); ok && b.body.Whole() && len(res.Trailer) == 0 && x.collects(res) { // as below, without waiting
+		buf := small.Get().(*[]byte)
+		defer small.Put(buf)
+		n, err := 0, error(nil)
+		for m := 0; err == nil; n += m { // it comes out of a smaller buffer: h1.MaxHead
+			m, err = b.Read((*buf)[n:])
+		}
+		if err != io.EOF {
+			return broken, fmt.Errorf("read its answer: %w", cause(ctx, err))
+		}
+		res.Header.Set("Content-Length", strconv.Itoa(n))
+		x.commit(res.StatusCode, res.Header, in, ended)
+		return answered, x.write((*buf)[:n])
+	}
 	announced := slices.Sorted(maps.Keys(res.Trailer))
 	p := startPump(res.Body) // from here on res.Trailer is the pump's, until the end of the body
 	defer p.stop()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,7 @@ type stream struct {
 	ended   bool          // the exchange is over; belongs to who holds turn
 	touched atomic.Bool
 	failed  atomic.Bool
+	why     error       // it failed; set before that
 	whole   atomic.Bool // all of it was read
 	n       atomic.Int64
 }
@@ -87,6 +89,7 @@ func (b *stream) Read(p []byte) (int, error) {
 	case io.EOF:
 		b.whole.Store(true)
 	default:
+		b.why = err
 		b.failed.Store(true)
 	}
 	return n, err
@@ -185,8 +188,18 @@ func (x *exchange) harmless() bool {
 // request that enters here.
 func (x *exchange) run(aim func(*route.Table) route.Target) {
 	s := x.s
+	if to := aim(s.table()); x.entry && to.Model == route.ModelOne {
+		patient, cancel := context.WithTimeoutCause(x.in.Context(), s.o.Hold, route.ErrTurn)
+		done, err := s.turns.Take(patient, to.Service, s.o.Waiters)
+		cancel()
+		if err != nil {
+			x.refuse(http.StatusServiceUnavailable, fmt.Sprintf("%s: %v", to.Service, err), "ask again, or: switch: {model: threads}")
+			return
+		}
+		defer done()
+	}
 	if err := x.body(); err != nil {
-		x.refuse(http.StatusBadRequest, err.Error(), "")
+		x.refuse(misreadAs(err), err.Error(), "")
 		return
 	}
 	defer x.end()
@@ -237,7 +250,7 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		at := place{in.ID, in.Node}
 		line := s.o.Meter.Line(to.Service, in.ID)
 		var v verdict
-		v, err = x.attempt(t, to, in)
+		v, err = x.attempt(t, to, in, line)
 		if v == answered || v == severed {
 			took := x.began
 			line.Moved(x.moved(), x.out)
@@ -249,7 +262,7 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 			return
 		}
 		if v == misread {
-			x.refuse(http.StatusBadRequest, err.Error(), "")
+			x.refuse(misreadAs(err), err.Error(), "")
 			return
 		}
 		x.abandon()
@@ -275,6 +288,14 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		line.Retried()
 		tried = append(tried, at)
 	}
+}
+
+// misreadAs is the status for a body that could not be read.
+func misreadAs(err error) int {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return http.StatusRequestTimeout
+	}
+	return http.StatusBadRequest
 }
 
 // abandon ends the exchange when the client has left. Just to return would send it an empty 200, and one
@@ -387,6 +408,9 @@ func (x *exchange) request(ctx context.Context, host string) *http.Request {
 		Method: x.in.Method, URL: &u, Host: x.in.Host, Header: x.header.Clone(),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: x.in.RemoteAddr, RequestURI: x.in.RequestURI,
 	}).WithContext(ctx)
+	if _, ok := r.Header["User-Agent"]; !ok {
+		r.Header["User-Agent"] = nil // else http.Transport names itself
+	}
 	switch {
 	case x.stream != nil:
 		r.Body, r.ContentLength = x.stream, x.in.ContentLength

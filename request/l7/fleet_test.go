@@ -3,12 +3,14 @@ package l7
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -46,6 +48,26 @@ type testNode struct {
 	paused  atomic.Pointer[chan struct{}] // while set, the node answers nobody
 }
 
+// reference has the fleets of tests served by net/http.
+var reference bool
+
+// All tests run twice: by the engine, then by net/http.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	once := false
+	flag.Visit(func(f *flag.Flag) {
+		once = once || (f.Name == "test.bench" || f.Name == "test.fuzz" || f.Name == "test.list" || f.Name == "test.fuzzworker") && f.Value.String() != "" && f.Value.String() != "false"
+	})
+	if code == 0 && !once {
+		if reference = true; testing.Verbose() {
+			fmt.Println("=== by net/http")
+		}
+		code = m.Run()
+	}
+	os.Exit(code)
+}
+
 func newFleet(t testing.TB, nodes int, change ...func(*Options)) *fleet {
 	f := &fleet{t: t, nodes: map[system.NodeID]*testNode{}, services: map[system.ServiceName]*route.Service{}, gone: map[system.NodeID]bool{}}
 	for i := range nodes {
@@ -75,6 +97,8 @@ func newFleet(t testing.TB, nodes int, change ...func(*Options)) *fleet {
 			},
 			Remote: func(system.NodeID) http.RoundTripper { return transport },
 			Meter:  n.meter,
+
+			Reference: reference,
 		}
 		for _, c := range change {
 			c(&o)
@@ -149,6 +173,11 @@ func (f *fleet) run(node system.NodeID, n int, h http.Handler) *program {
 	p := newProgram(f.t, h)
 	f.place(node, n, driver.Endpoint{Address: p.addr})
 	return p
+}
+
+// at says that an instance is at an address.
+func (f *fleet) at(node system.NodeID, n int, addr string) {
+	f.place(node, n, driver.Endpoint{Address: addr})
 }
 
 func (f *fleet) place(node system.NodeID, n int, ep driver.Endpoint) {

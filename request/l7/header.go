@@ -1,10 +1,12 @@
 package l7
 
 import (
-	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,11 +40,8 @@ func endToEnd(h http.Header) {
 			h.Del(strings.TrimSpace(name))
 		}
 	}
-	for _, name := range hopByHop {
-		delete(h, name)
-	}
 	for name := range h {
-		if strings.HasPrefix(name, ours) {
+		if slices.Contains(hopByHop, name) || strings.HasPrefix(name, ours) {
 			delete(h, name)
 		}
 	}
@@ -51,7 +50,7 @@ func endToEnd(h http.Header) {
 // onward returns the headers of a request as the next hop gets them. On entry it says where the request
 // came from; what was said before is believed from this machine alone, where another proxy may stand.
 func onward(r *http.Request, entry bool) http.Header {
-	h := r.Header.Clone()
+	h := maps.Clone(r.Header) // its values are nobody's to change
 	protocol := upgrade(r.Header)
 	trailers := httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers")
 	endToEnd(h)
@@ -61,9 +60,6 @@ func onward(r *http.Request, entry bool) http.Header {
 	if protocol != "" {
 		h.Set("Connection", "Upgrade")
 		h.Set("Upgrade", protocol)
-	}
-	if _, ok := h["User-Agent"]; !ok {
-		h["User-Agent"] = nil // else http.Transport names itself
 	}
 	if entry {
 		from(h, r)
@@ -92,13 +88,13 @@ func from(h http.Header, r *http.Request) {
 	} else if addr.Is6() {
 		node = `"[` + client + `]"`
 	}
-	h.Set("X-Forwarded-For", join(h["X-Forwarded-For"], client))
-	h.Set("Forwarded", join(h["Forwarded"], fmt.Sprintf(`for=%s;host="%s";proto=%s`, node, quoted(r.Host), proto)))
+	values := [...]string{join(h["X-Forwarded-For"], client), join(h["Forwarded"], "for="+node+`;host="`+quoted(r.Host)+`";proto=`+proto), r.Host, proto}
+	h["X-Forwarded-For"], h["Forwarded"] = values[0:1:1], values[1:2:2]
 	if h.Get("X-Forwarded-Host") == "" {
-		h.Set("X-Forwarded-Host", r.Host)
+		h["X-Forwarded-Host"] = values[2:3:3]
 	}
 	if h.Get("X-Forwarded-Proto") == "" {
-		h.Set("X-Forwarded-Proto", proto)
+		h["X-Forwarded-Proto"] = values[3:4:4]
 	}
 }
 
@@ -109,9 +105,14 @@ func join(have []string, more string) string {
 	return strings.Join(have, ", ") + ", " + more
 }
 
+var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 // quoted escapes the inside of a quoted string (RFC 9110 §5.6.4).
 func quoted(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)
+	if strings.IndexByte(s, '"') < 0 && strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	return escapes.Replace(s)
 }
 
 // upgrade returns the protocol that a message switches to, or "".
@@ -135,18 +136,35 @@ func idempotent(method string) bool {
 // timing is the Server-Timing entry of an answer: who gave it (no instance: the node itself), why
 // that one, over how many hops from node to node, and how long it took until it began.
 func timing(in route.Instance, took, cold time.Duration, why string) string {
-	hops, instance, wait := 1, "", ""
+	hops := "1"
 	if in.Local {
-		hops = 0
+		hops = "0"
 	}
+	var room [200]byte
+	b := append(room[:0], `node;desc="`...)
+	b = append(b, quoted(string(in.Node))...)
 	if in.ID != "" {
-		instance = fmt.Sprintf(`, instance;desc="%s", why;desc="%s"`, quoted(string(in.ID)), why)
+		b = append(b, `", instance;desc="`...)
+		b = append(b, quoted(string(in.ID))...)
+		b = append(b, `", why;desc="`...)
+		b = append(b, why...)
 	}
+	b = append(b, `", hops;desc="`...)
+	b = append(b, hops...)
+	b = append(b, `", `...)
 	if cold > 0 {
-		wait = fmt.Sprintf("cold;dur=%.1f, ", float64(cold)/float64(time.Millisecond))
+		b = append(b, "cold;dur="...)
+		b = append(milliseconds(b, cold), ", "...)
 	}
-	return fmt.Sprintf(`node;desc="%s"%s, hops;desc="%d", %stotal;dur=%.1f`,
-		quoted(string(in.Node)), instance, hops, wait, float64(took)/float64(time.Millisecond))
+	b = append(b, "total;dur="...)
+	return string(milliseconds(b, took))
+}
+
+// milliseconds appends d with one digit behind the point, rounded.
+func milliseconds(b []byte, d time.Duration) []byte {
+	tenths := int64(d+50*time.Microsecond) / int64(100*time.Microsecond)
+	b = strconv.AppendInt(b, tenths/10, 10)
+	return append(b, '.', byte('0'+tenths%10))
 }
 
 // refuse answers with an error of ours: what is wrong, and the next step if there is one.

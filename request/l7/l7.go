@@ -1,14 +1,18 @@
-// Package l7 switches requests at the application layer: HTTP/1.1 on net/http, one exchange per request.
+// Package l7 switches requests at the application layer: HTTP/1.1, one exchange per request.
 // A request that enters at any node is answered by any instance, here or on another node, and the two
 // look the same; what did not reach an instance, and what may be asked twice, is asked elsewhere. It
 // places nothing, knows no plan and opens no connection to another node: it reads one immutable
-// [route.Table] and is handed the ways out. It stays as the reference that a faster engine is tested
-// against. Start at [Switch]; the life of a request is [exchange.run].
+// [route.Table] and is handed the ways out. Start at [Switch]; the life of a request is [exchange.run].
+//
+// Users and programs are served by an engine of its own ([Switch.Serve], conn, answer), a goroutine for each connection, and
+// the instances of this node are asked by a pool of its own (upstreams); both speak by the codec of [servent/request/h1]. The same
+// exchange runs on net/http's server and client: between nodes, and in place of the engine by Options.Reference, which it is tested against.
 package l7
 
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -39,8 +43,12 @@ type Options struct {
 	Hold    time.Duration // how long a request may wait for an instance; 0 means 10s, negative not at all
 	Waiters int           // requests that may wait so at once, more get 503; 0 means 1024
 	Retries int           // of a request that broke after it was sent and may be repeated; 0 means 2, negative none
+	TLS     *tls.Config   // of doors whose clients begin with a handshake: they speak HTTP/2 if NextProtos has h2; nil: none may
 	Secret  []byte        // signs the cookies of clients that stay with an instance: the same on all nodes; nil: made anew
 	Log     *slog.Logger  // nil discards
+	// Reference has net/http serve the doors and ask the instances, in place of the engine: to compare the two.
+	// It knows no TLS.
+	Reference bool
 }
 
 // Keys are the keys of programs of this node that come and go with the plan.
@@ -52,18 +60,23 @@ type Keys interface {
 
 // Switch sends requests to instances. Its handlers may be used by many servers at once.
 type Switch struct {
-	o       Options
-	local   *http.Transport
-	loads   route.Loads
-	pickers sync.Map // service and policy → route.Picker
-	budgets sync.Map // system.ServiceName → *route.Budget
-	served  sync.Map // system.InstanceID → *atomic.Int64, requests that this node's instances hold
-	waiting atomic.Int64
+	o                Options
+	local            *http.Transport // nil but for Options.Reference
+	near             upstreams       // else
+	headFor, moveFor time.Duration   // headWait and moveWait, but for tests
+	loads            route.Loads
+	pickers          sync.Map // service and policy → route.Picker
+	budgets          sync.Map // system.ServiceName → *route.Budget
+	turns            route.Turns
+	served           sync.Map // system.InstanceID → *atomic.Int64, requests that this node's instances hold
+	waiting          atomic.Int64
 }
 
 // idleFor is how long a connection to an instance is kept for the next request. Common servers close
 // theirs after 2 s (gunicorn) or 5 s (Node.js): ours goes first, so that no request meets a closing one.
 const idleFor = 1500 * time.Millisecond
+
+const dialFor = 2 * time.Second // that an instance may take to accept a connection
 
 // New makes a switch; it starts nothing.
 func New(o Options) *Switch {
@@ -86,9 +99,13 @@ func New(o Options) *Switch {
 		o.Secret = make([]byte, 32)
 		_, _ = rand.Read(o.Secret) // never fails
 	}
+	s := &Switch{o: o, headFor: headWait, moveFor: moveWait}
+	if !o.Reference {
+		return s
+	}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
-	return &Switch{o: o, local: &http.Transport{
+	s.local = &http.Transport{
 		DialContext:            dial,
 		Protocols:              http1,
 		DisableCompression:     true,
@@ -96,7 +113,8 @@ func New(o Options) *Switch {
 		IdleConnTimeout:        idleFor,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
-	}}
+	}
+	return s
 }
 
 // endpoint is the key of what a request is sent to among the values of its context, for dial.
@@ -104,7 +122,7 @@ type endpoint struct{}
 
 // dial opens a connection to an instance of this node.
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, dialFor)
 	defer cancel()
 	if ep, ok := ctx.Value(endpoint{}).(driver.Endpoint); ok && ep.Address == address {
 		return ep.Connect(ctx)
@@ -114,7 +132,12 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 }
 
 // Close closes idle connections to instances. It is called when no handler is in use any more.
-func (s *Switch) Close() { s.local.CloseIdleConnections() }
+func (s *Switch) Close() {
+	s.near.close()
+	if s.local != nil {
+		s.local.CloseIdleConnections()
+	}
+}
 
 // Door is a service's door on this node.
 func (s *Switch) Door(service system.ServiceName) http.Handler {

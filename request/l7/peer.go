@@ -36,7 +36,7 @@ func (s *Switch) Peer() http.Handler {
 			x.waits = true
 		}
 		if err := x.body(); err != nil {
-			refuse(w, http.StatusBadRequest, err.Error(), "")
+			refuse(w, misreadAs(err), err.Error(), "")
 			return
 		}
 		defer x.end()
@@ -59,7 +59,7 @@ func (s *Switch) Peer() http.Handler {
 		case severed:
 			panic(http.ErrAbortHandler) // cut the connection, so that the other node sees it
 		case misread:
-			refuse(w, http.StatusBadRequest, err.Error(), "")
+			refuse(w, misreadAs(err), err.Error(), "")
 		}
 	})
 }

@@ -4,94 +4,180 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"servent/request/h1"
 )
 
 const (
-	maxHead  = 64 << 10 // bytes of a request's line and headers
+	maxHead  = h1.MaxHead // bytes of a request's line and headers
 	headWait = 10 * time.Second
 	idleWait = 2 * time.Minute // a quiet connection of a client
+	moveWait = time.Minute     // that a client may let pass without a byte of its request's body, or without taking one of the answer
 	grace    = 10 * time.Second
 )
 
 // Serve answers on ln until ctx ends, gives open requests 10s, and returns nil after a clean stop, when
 // no handler runs any more. Connections that have switched protocols end with the last open request.
-// What is not strict HTTP/1.1 gets 400 and never reaches h: see [guard].
+// What is not strict HTTP/1.1 gets 400 and never reaches h.
 func (s *Switch) Serve(ctx context.Context, ln net.Listener, h http.Handler) error {
+	return s.serve(ctx, ln, h, false)
+}
+
+// ServeTLS is Serve to clients that speak TLS alone.
+func (s *Switch) ServeTLS(ctx context.Context, ln net.Listener, h http.Handler) error {
+	if s.o.TLS == nil {
+		return errors.New("serve TLS: there are no certificates")
+	}
+	return s.serve(ctx, ln, h, true)
+}
+
+func (s *Switch) serve(ctx context.Context, ln net.Listener, h http.Handler, insist bool) error {
+	if s.o.Reference {
+		return s.serveReference(ctx, ln, h)
+	}
 	base, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var open sync.WaitGroup // connections; hijacked ones too, which Shutdown does not know
-	http1 := new(http.Protocols)
-	http1.SetHTTP1(true)
-	srv := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			defer func() {
-				if r.Context().Value(guardKey{}).(*guard).hijacked.Load() {
-					open.Done()
-				}
-			}()
-			h.ServeHTTP(w, r)
-		}),
-		Protocols:         http1,
-		MaxHeaderBytes:    maxHead,
-		ReadHeaderTimeout: headWait,
-		IdleTimeout:       idleWait,
-		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withGuard,
-		ConnState: func(c net.Conn, to http.ConnState) {
-			switch to {
-			case http.StateNew:
-				open.Add(1)
-			case http.StateHijacked:
-				c.(*guard).hijacked.Store(true) // its handler counts it out
-			case http.StateClosed:
-				open.Done()
-			}
-		},
-		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+	e := &engine{s: s, h: h, insist: insist, base: base, open: map[*conn]struct{}{}, quiet: make(chan struct{})}
+	if s.o.TLS != nil {
+		e.second = e.newSecond(ln.Addr())
+		e.gone.Go(func() { _ = e.second.base.Serve(e.second) }) // it ends when it is shut down
 	}
 	stopped := make(chan error, 1) // buffered: the sender can always leave
 	stop := context.AfterFunc(ctx, func() {
-		patience, cancel := context.WithTimeout(base, grace)
-		defer cancel()
-		stopped <- srv.Shutdown(patience)
+		_ = ln.Close()
+		stopped <- e.drain()
 	})
-	err := srv.Serve(guarded{ln})
+	err := e.accept(ln)
 	if stop() { // ctx still lives: the listener failed on its own
+		_ = ln.Close()
 		err = fmt.Errorf("serve %s: %w", ln.Addr(), err)
-	} else if err = <-stopped; errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("stop serving %s: requests were still open after %v", ln.Addr(), grace)
+	} else if err = <-stopped; err != nil {
+		err = fmt.Errorf("stop serving %s: %w", ln.Addr(), err)
 	}
 	end()
-	_ = srv.Close() // cuts what is left
-	open.Wait()
+	if e.second != nil {
+		_ = e.second.base.Close() // what is left
+	}
+	e.cut()
+	e.gone.Wait()
 	return err
 }
 
-// guarded puts a guard before every connection.
-type guarded struct{ net.Listener }
+// engine serves one listener by a goroutine for each connection.
+type engine struct {
+	s      *Switch
+	h      http.Handler
+	insist bool            // on TLS
+	base   context.Context // of all requests
+	second *second         // of connections of HTTP/2; nil without TLS
+	stops  atomic.Bool     // no connection is kept for another request; set with mu held
+	gone   sync.WaitGroup  // connections, those that have switched protocols too, as long as their handler runs
 
-func (l guarded) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &guard{Conn: c}, nil
+	mu    sync.Mutex         // guards what follows
+	open  map[*conn]struct{} // that have not switched protocols
+	quiet chan struct{}      // closed when it stops and none is open
+	shut  bool               // quiet is closed
 }
 
-type guardKey struct{}
-
-func withGuard(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, guardKey{}, c)
+// accept returns when the listener fails or is closed.
+func (e *engine) accept(ln net.Listener) error {
+	for pause := time.Duration(0); ; {
+		nc, err := ln.Accept()
+		if err != nil {
+			var ne net.Error
+			if errors.Is(err, net.ErrClosed) || !errors.As(err, &ne) || !temporary(ne) {
+				return err
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second) // as net/http does: out of files, say
+			select {
+			case <-e.base.Done():
+				return err
+			case <-time.After(pause):
+			}
+			continue
+		}
+		pause = 0
+		c := newConn(e, nc)
+		if !e.add(c) {
+			_ = nc.Close()
+			c.left()
+			continue
+		}
+		go c.serve()
+	}
 }
 
-// unguard lets a connection switch to another protocol.
-func unguard(ctx context.Context) {
-	if g, ok := ctx.Value(guardKey{}).(*guard); ok {
-		g.off.Store(true)
+func temporary(err net.Error) bool {
+	t, ok := err.(interface{ Temporary() bool })
+	return ok && t.Temporary()
+}
+
+func (e *engine) add(c *conn) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stops.Load() {
+		return false
 	}
+	e.gone.Add(1)
+	e.open[c] = struct{}{}
+	return true
+}
+
+// leave says that a connection has ended or switched protocols.
+func (e *engine) leave(c *conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.open, c)
+	e.calm()
+}
+
+// calm is called with mu held.
+func (e *engine) calm() {
+	if e.stops.Load() && len(e.open) == 0 && !e.shut {
+		e.shut = true
+		close(e.quiet)
+	}
+}
+
+// drain closes idle connections and waits for the requests of others.
+func (e *engine) drain() error {
+	e.mu.Lock()
+	e.stops.Store(true)
+	for c := range e.open {
+		if c.phase.CompareAndSwap(idle, closing) {
+			_ = c.nc.Close()
+		}
+	}
+	e.calm()
+	e.mu.Unlock()
+	if e.second != nil {
+		late, cancel := context.WithTimeout(context.WithoutCancel(e.base), grace)
+		defer cancel()
+		go e.second.drain(late) // ends with this function
+	}
+	patience := time.NewTimer(grace)
+	defer patience.Stop()
+	select {
+	case <-e.quiet:
+		return nil
+	case <-patience.C:
+		return fmt.Errorf("requests were still open after %v", grace)
+	}
+}
+
+// cut closes what is left.
+func (e *engine) cut() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stops.Store(true)
+	for c := range e.open {
+		_ = c.nc.Close()
+		c.left()
+	}
+	e.calm()
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	shellwords "github.com/mattn/go-shellwords"
@@ -83,6 +84,19 @@ func Address(s string) (netip.Addr, error) {
 		return a, wrong("an IP address to listen on", s)
 	}
 	return a, nil
+}
+
+// Listen reads where to listen: an IP address and a port, or a port alone, which is one of 127.0.0.1.
+func Listen(s string) (string, error) {
+	const want = "a port like 8443, or an address and a port like 0.0.0.0:443"
+	if n, err := Target(s); err == nil {
+		return "127.0.0.1:" + strconv.Itoa(n), nil
+	}
+	at, err := netip.ParseAddrPort(s)
+	if err != nil || at.Port() == 0 {
+		return "", wrong(want, s)
+	}
+	return at.String(), nil
 }
 
 // Published reads a published port, or a range of which it returns the first; "" and 0 leave the

@@ -329,18 +329,28 @@ func (c checker) counts() {
 		}
 	}
 	called := c.row.Where == architecture.WhenCalled
-	grows := c.row.Where == architecture.SomeNodes && s.Scale.Inflight > 0
+	grows := c.row.Where == architecture.SomeNodes && (s.Scale.Inflight > 0 || s.Scale.CPU > 0)
 	if idle := sc.key("idle"); c.exact(idle) {
 		switch {
 		case !called && !grows:
-			c.bad(idle, "%s keeps its instances, called or not, without scale.inflight; only function lets them go", s.Architecture)
+			c.bad(idle, "%s keeps its instances, called or not, without scale.inflight or scale.cpu; only function lets them go", s.Architecture)
 		case s.Scale.Idle < time.Second:
 			c.bad(idle, "want at least 1s, have %s", s.Scale.Idle)
 		}
 	}
+	if warm := sc.key("warm"); c.exact(warm) {
+		switch {
+		case !called:
+			c.bad(warm, "%s has its instances before it is called; leave warm out", s.Architecture)
+		case s.Scale.Min > 0:
+			c.bad(warm, "with scale.min %d one is always warm; leave one of them out", s.Scale.Min)
+		case s.Scale.Warm <= cmp.Or(s.Scale.Idle, architecture.CallsIdle) || s.Scale.Warm > 12*time.Hour:
+			c.bad(warm, "want more than scale.idle, %s, and at most 12h; have %s", cmp.Or(s.Scale.Idle, architecture.CallsIdle), s.Scale.Warm)
+		}
+	}
 	inflight := sc.key("inflight")
 	switch {
-	case !grows || called:
+	case !grows || called || s.Scale.Inflight == 0:
 	case s.Architecture != system.Replicated:
 		c.unbuilt(inflight, "%s is not scaled by a goal yet; replicated is, and function", s.Architecture)
 	case s.Scale.Max <= architecture.Count(s, 0):
@@ -351,9 +361,19 @@ func (c checker) counts() {
 	if s.Scale.Inflight > 0 && c.row.Where == architecture.OneNode {
 		c.bad(inflight, "%s has one instance; for more say architecture: replicated", s.Architecture)
 	}
-	for _, goal := range []string{"latency", "cpu"} {
-		if p := sc.key(goal); c.exact(p) {
-			c.unbuilt(p, "scaling by %s is not built yet; scale.inflight is", goal)
+	if p := sc.key("latency"); c.exact(p) {
+		c.unbuilt(p, "scaling by latency is not built yet; scale.inflight and scale.cpu are")
+	}
+	if p := sc.key("cpu"); c.exact(p) {
+		switch k := s.Software.Kind; {
+		case k != system.Process && k != system.Image && k != system.VM:
+			c.bad(p, "what a %s uses is its node's; processor time is a goal for a process, an image and a vm", k)
+		case s.Architecture != system.Replicated:
+			c.unbuilt(p, "%s is not scaled by processor time yet; replicated is", s.Architecture)
+		case s.Scale.Max <= architecture.Count(s, 0):
+			c.bad(p, "want scale.max above %d, the number at least: there is no room for the goal", architecture.Count(s, 0))
+		case s.Scale.CPU <= 0:
+			c.bad(p, "want more than 0")
 		}
 	}
 }
@@ -379,16 +399,41 @@ func (c checker) switching() {
 	if s.Switch.Sticky == "key" && s.Key == "" {
 		c.bad(sw.key("sticky"), "the service has no key to stick to")
 	}
-	if s.Switch.By == system.ByName && c.exact(by) {
-		c.unbuilt(by, "switching by name is not built yet; these are: connection, request")
-	}
+	c.named(sw)
 	if t := s.Switch.Sticky; t != "" && t != "none" && c.row.Key == architecture.Must {
 		c.bad(sw.key("sticky"), "under %s the owner of a request's key answers; want none, have %s", s.Architecture, t)
 	}
-	if m := s.Switch.Model; m != "" && m != "threads" {
-		c.unbuilt(sw.key("model"), "%q is not built yet; this is: threads", m)
+	if m := s.Switch.Model; m != "" && m != "threads" && m != "one" {
+		c.unbuilt(sw.key("model"), "%q is not built yet; these are: threads, one", m)
 	}
 }
+
+// named checks what is said of switching by name.
+func (c checker) named(sw path) {
+	s, ttl := c.s, sw.key("ttl")
+	if s.Switch.By != system.ByName {
+		if c.exact(ttl) {
+			c.bad(ttl, "a lifetime is of names, and the service is switched by %s; want switch.by: name", s.Switch.By)
+		}
+		return
+	}
+	if err := notation.Label(string(s.Name)); err != nil {
+		c.bad(sw.key("by"), "clients look for a service by its name: %s", err)
+	}
+	if err := notation.Label(c.all.Name); err != nil && !c.found.faulty(path{"name"}) {
+		c.bad(sw.key("by"), "the system's name is that of the zone, NAME.internal: %s", err)
+	}
+	switch s.Switch.Policy {
+	case "p2c", "leastconn":
+		c.bad(sw.key("policy"), "a name server sees no connections, so it cannot go by how many there are; want one of weighted, roundrobin, random, nearest, hash, maglev, have %s", s.Switch.Policy)
+	}
+	if t := s.Switch.TTL; t%time.Second != 0 || t > mostTTL {
+		c.bad(ttl, "want whole seconds up to %s, as the DNS has them, have %s", mostTTL, t)
+	}
+}
+
+// mostTTL is the longest lifetime of an answer. Beyond it a client would hear of nothing for longer than anyone waits.
+const mostTTL = time.Hour
 
 // suits checks software and cache against what the architecture does.
 func (c checker) suits() {
@@ -418,6 +463,7 @@ func (c checker) suits() {
 func (f *file) together(s *system.System) {
 	f.cycles(s)
 	f.published(s)
+	f.secured(s)
 	routes, vars := map[[2]string]system.Service{}, map[string]system.ServiceName{}
 	for _, one := range s.Services {
 		for i, r := range one.Routes {

@@ -21,14 +21,15 @@ func compare(v value, s *system.System) *system.Compare {
 	variants(v.key("variants"), c, s)
 	load := v.key("load")
 	c.Load = system.Load{
-		Open:    read(load.key("open"), notation.Arrivals),
-		Closed:  read(load.key("closed"), notation.Clients),
-		Keys:    read(load.key("keys"), notation.Keys),
-		Send:    load.key("send").text(),
-		Expect:  read(load.key("expect"), notation.Expect),
-		Preload: read(load.key("preload"), notation.Truth),
-		Mix:     mix(load.key("mix")),
-		From:    from(load.key("from"), s),
+		Open:      read(load.key("open"), notation.Arrivals),
+		Closed:    read(load.key("closed"), notation.Clients),
+		Keys:      read(load.key("keys"), notation.Keys),
+		Send:      load.key("send").text(),
+		Expect:    read(load.key("expect"), notation.Expect),
+		Preload:   read(load.key("preload"), notation.Truth),
+		Mix:       mix(load.key("mix")),
+		From:      from(load.key("from"), s),
+		Resolvers: int(read(load.key("resolvers"), notation.Count)),
 	}
 	if c.Load.Open != "" && c.Load.Closed != "" {
 		load.key("closed").wrong("want an open or a closed load, have both")

@@ -149,7 +149,7 @@ func (f *file) ports(c types.ServiceConfig) []system.Port {
 	var all []system.Port
 	for i, p := range c.Ports {
 		list := path{"services", c.Name, "ports"}
-		port := system.Port{Host: p.HostIP, Target: int(p.Target), Protocol: p.Protocol, Pos: f.portPos(list, i, len(c.Ports), p.Published)}
+		port := system.Port{Host: p.HostIP, Target: int(p.Target), Protocol: p.Protocol, App: strings.ToLower(p.AppProtocol), Pos: f.portPos(list, i, len(c.Ports), p.Published)}
 		at := list.item(i)
 		var err error
 		if port.Published, err = notation.Published(p.Published); err != nil {

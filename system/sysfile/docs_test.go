@@ -59,14 +59,16 @@ var samples = map[string]string{
 	"switch.by":                    "{process: ./a, switch: {by: WORD}}",
 	"switch.policy":                "{process: ./a, switch: {policy: WORD}}",
 	"switch.sticky":                "{process: ./a, switch: {by: request, sticky: WORD}, key: '/{key}'}",
+	"switch.ttl":                   "{process: ./a, switch: {by: name, ttl: 5s}}",
 	"switch.model":                 "{process: ./a, switch: {model: WORD}}",
 	"scale":                        "{process: ./a, architecture: replicated, scale: {}}",
 	"scale.min":                    "{process: ./a, architecture: replicated, scale: {min: 3}}",
 	"scale.max":                    "{process: ./a, architecture: replicated, scale: {max: 3}}",
 	"scale.inflight":               "{process: ./a, architecture: function, scale: {inflight: 20}}",
 	"scale.latency":                "{process: ./a, architecture: replicated, scale: {latency: 50ms}}",
+	"scale.warm":                   "{process: ./a, architecture: function, scale: {warm: 1h}}",
 	"scale.idle":                   "{process: ./a, architecture: function, scale: {idle: 10s}}",
-	"scale.cpu":                    "{process: ./a, architecture: replicated, scale: {cpu: 70%}}",
+	"scale.cpu":                    "{process: ./a, architecture: replicated, scale: {max: 5, cpu: 70%}}",
 	"route":                        "{process: ./a, route: /api/*}",
 	"health":                       "{process: ./a, health: {}}",
 	"health.http":                  "{process: ./a, health: {http: /healthz}}",
@@ -122,6 +124,7 @@ var topSamples = map[string]string{
 	"compare.load.send":        "{compare: {load: {send: '41'}}}",
 	"compare.load.expect":      "{compare: {load: {expect: line}}}",
 	"compare.load.preload":     "{compare: {load: {preload: true}}}",
+	"compare.load.resolvers":   "{compare: {load: {resolvers: 4}}}",
 	"compare.load.from":        "{compare: {load: {from: {}}}}",
 	"compare.load.from.*":      "{compare: {load: {from: {local: 100%}}}}",
 	"compare.goal":             "{compare: {goal: {}}}",
@@ -130,6 +133,15 @@ var topSamples = map[string]string{
 	"compare.goal.p99":         "{compare: {goal: {p99: 1s}}}",
 	"compare.goal.errors":      "{compare: {goal: {errors: 0.1%}}}",
 	"compare.goal.survive":     "{compare: {goal: {survive: 1 node}}}",
+	"web":                      "{web: {}}",
+	"web.http":                 "{web: {http: 8080}}",
+	"web.https":                "{web: {https: 0.0.0.0:443}}",
+	"web.redirect":             "{web: {https: 8443, redirect: true}}",
+	"web.certificates":         "{web: {https: 8443, certificates: [{cert: shop.pem, key: shop.key}]}}",
+	"web.acme":                 "{web: {https: 8443, acme: {}}}",
+	"web.acme.directory":       "{web: {https: 8443, acme: {directory: 'https://127.0.0.1:14000/dir'}}}",
+	"web.acme.email":           "{web: {https: 8443, acme: {email: ops@example.org}}}",
+	"web.acme.trust":           "{web: {https: 8443, acme: {trust: pebble.pem}}}",
 }
 
 // documented is a key of x-servent as docs/file.md shows it.
@@ -193,7 +205,7 @@ func today(t *testing.T, sample, at string, top bool) string {
 	text := "services: {a: {x-servent: " + sample + "}}\n"
 	where := "services.a.x-servent." + at
 	if top {
-		text = "services: {a: {x-servent: {process: ./a}}}\nx-servent: " + sample + "\n"
+		text = "services: {a: {x-servent: {process: ./a, route: shop.example.org/*}}}\nx-servent: " + sample + "\n"
 		where = "x-servent." + at
 	}
 	res, err := load(t, text, Options{})

@@ -27,6 +27,9 @@ func (f *file) system() *system.System {
 	for _, name := range slices.Sorted(maps.Keys(f.project.Services)) {
 		s.Services = append(s.Services, f.service(f.project.Services[name]))
 	}
+	if w := top.key("web"); w.given() {
+		s.Web = web(w)
+	}
 	for i := range s.Services {
 		f.check(&s.Services[i], s)
 	}
@@ -141,6 +144,11 @@ func (f *file) defaults(s *system.Service, c types.ServiceConfig, x value) {
 	if s.Switch.By == "" {
 		s.Switch.By = layer(s, c)
 	}
+	if ttl := sw.key("ttl"); s.Switch.By == system.ByName {
+		if s.Switch.TTL = nameTTL; ttl.given() {
+			s.Switch.TTL = read(ttl, notation.Duration)
+		}
+	}
 	if row, _ := architecture.Of(s.Architecture); isKV(s) && s.Key == "" && row.Key != architecture.Never {
 		s.Key = kvKey
 		if s.NoKey == "" {
@@ -148,6 +156,9 @@ func (f *file) defaults(s *system.Service, c types.ServiceConfig, x value) {
 		}
 	}
 }
+
+// nameTTL is how long an answer of the name server may be kept: short, because who keeps it hears of nothing meanwhile.
+const nameTTL = 2 * time.Second
 
 // layer is where requests are switched when the file does not say: by Compose's app_protocol, else by
 // request where there is a key, a route, an HTTP check, software that only speaks HTTP or an
@@ -344,6 +355,7 @@ func scale(v value) system.Scale {
 		Latency:  read(v.key("latency"), notation.Duration),
 		CPU:      read(v.key("cpu"), notation.Share),
 		Idle:     read(v.key("idle"), notation.Duration),
+		Warm:     read(v.key("warm"), notation.Duration),
 	}
 }
 

@@ -28,6 +28,7 @@ var formats = map[string]func(string) error{
 	"servent-key":         check(notation.Key),
 	"servent-keys":        check(notation.Keys),
 	"servent-line":        check(notation.CommandLine),
+	"servent-listen":      check(notation.Listen),
 	"servent-name":        check(notation.Text),
 	"servent-open":        check(notation.Arrivals),
 	"servent-origin":      check(notation.Origin),
