@@ -95,8 +95,10 @@ func TestRepairGoesBothWays(t *testing.T) {
 			t.Errorf("%s has %q, want the later write", name, got)
 		}
 	}
-	if c := &f.get("store/1").counts; c.pulled.Load() == 0 || c.pushed.Load() == 0 {
-		t.Errorf("pulled %d, pushed %d, want both", c.pulled.Load(), c.pushed.Load())
+	// What each store does by itself when it starts may still be under way, and take a part of the work.
+	one, two := &f.get("store/1").counts, &f.get("store/2").counts
+	if to1, to2 := one.pulled.Load()+two.pushed.Load(), one.pushed.Load()+two.pulled.Load(); to1 == 0 || to2 == 0 {
+		t.Errorf("compared: %d records came to store/1 and %d to store/2, want some to both", to1, to2)
 	}
 }
 
