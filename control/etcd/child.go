@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -27,6 +28,7 @@ type Child struct {
 
 	mu     sync.Mutex
 	server Options     // the door keeps the port that it first got
+	lent   string      // folder of sockets outside the own one; empty: none
 	client *tls.Config // nil: the door is a unix socket
 	last   error       // why it does not run
 	pid    int
@@ -34,8 +36,12 @@ type Child struct {
 
 // ChildOptions of a [Child].
 type ChildOptions struct {
-	Argv []string    // program and arguments that end in [ServeChild]
-	Dir  string      // absolute folder of the data; made 0700
+	Argv []string // program and arguments that end in [ServeChild]
+	Dir  string   // absolute folder of the data; made 0700
+	Name string   // of this voter among the others; empty: it is alone
+
+	Others []string // of a learner that starts for the first time, see [Options.Others]
+
 	Log  io.Writer   // gets the server's own lines; nil discards
 	Died func(error) // called after each end that nobody asked for, before the next start; may be nil
 }
@@ -49,6 +55,7 @@ const (
 	stopWithin  = 5 * time.Second
 	readyLine   = "ready "
 	socketName  = "door.sock"
+	peersName   = "voters"
 	socketPath  = 100 // bytes; Linux takes 107, macOS 103
 )
 
@@ -58,6 +65,7 @@ func (c *Child) Run(ctx context.Context) error {
 	if err := c.prepare(); err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
+	defer c.giveBack()
 	const first, longest = 50 * time.Millisecond, 5 * time.Second
 	for wait, try := first, 1; ; try++ {
 		began := time.Now()
@@ -139,10 +147,54 @@ func (c *Child) prepare() error {
 			return err
 		}
 	}
+	if c.opts.Name != "" {
+		server.Name, server.Others = c.opts.Name, c.opts.Others
+		if server.Peers, err = peersFolder(dir); err != nil {
+			return err
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.server, c.client = server, client
+	if server.Peers != "" && filepath.Dir(server.Peers) != dir {
+		c.lent = server.Peers
+	}
 	return nil
+}
+
+// peersFolder is the folder of the voters' sockets, empty: the own one's, or one of the system's temporary folder when their paths would be too long.
+func peersFolder(dir string) (string, error) {
+	own := filepath.Join(dir, peersName)
+	if err := os.RemoveAll(own); err != nil {
+		return "", err
+	}
+	if len(own)+1+maxName+len(socketOf("")) > socketPath {
+		return os.MkdirTemp("", "servent-voters-")
+	}
+	return own, os.Mkdir(own, 0o700)
+}
+
+const maxName = 40 // bytes of a usual node's name
+
+// giveBack removes a folder that is not in the own one.
+func (c *Child) giveBack() {
+	c.mu.Lock()
+	lent := c.lent
+	c.mu.Unlock()
+	if lent != "" {
+		_ = os.RemoveAll(lent) // sockets of a process that has ended
+	}
+}
+
+// Peer is the socket of a voter: the own one's server listens there, and for every other one somebody else must, who joins what comes with that
+// voter's socket on its machine. Empty before [Child.Run] made the folder.
+func (c *Child) Peer(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server.Peers == "" {
+		return ""
+	}
+	return filepath.Join(c.server.Peers, socketOf(name))
 }
 
 // once runs the server until it ends.
@@ -172,7 +224,7 @@ func (c *Child) once(ctx context.Context) error {
 	}
 	c.setPid(cmd.Process.Pid)
 	defer c.setPid(0)
-	slow := time.AfterFunc(startWithin, func() { cmd.Process.Kill() })
+	slow := time.AfterFunc(c.startWithin(), func() { cmd.Process.Kill() })
 	defer slow.Stop()
 	_, err = fmt.Fprintf(in, "%s\n", options)
 	for lines := bufio.NewScanner(out); err == nil && lines.Scan(); {
@@ -188,6 +240,14 @@ func (c *Child) once(ctx context.Context) error {
 		err = fmt.Errorf("%w: %s", err, last)
 	}
 	return fmt.Errorf("etcd: %w", err)
+}
+
+// startWithin is when a server that has not answered is taken for hanging: one of several may wait for the others as long as it takes.
+func (c *Child) startWithin() time.Duration {
+	if c.opts.Name != "" {
+		return math.MaxInt64
+	}
+	return startWithin
 }
 
 // Pid is the server's process, or 0 while it does not run.

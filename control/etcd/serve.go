@@ -10,12 +10,15 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -32,19 +35,27 @@ type Options struct {
 	Key  string
 	CA   string
 
+	Name   string   // of this voter among the others; empty: it is alone, and nobody can join it
+	Peers  string   // with a name: absolute folder of mode 0700 that holds the sockets of all voters, see [Child.Peers]
+	Others []string // of a learner that starts for the first time: the names of all, as [Store.Enlist] told them
+
 	Log   io.Writer         `json:"-"` // gets warnings and errors, one a line; nil discards
 	Ready func(door string) `json:"-"` // called once, when clients are answered; door has the port that was chosen
 }
+
+// learnersMost may be there at a time.
+const learnersMost = 64
 
 // segment is the size of a write-ahead file; etcd allocates two at once. Its own 64 MB are for writes
 // that control never sees.
 const segment = 8 << 20
 
-// Serve is an etcd of one voter. It returns nil after a clean stop, when ctx ends. It must own its
-// process: etcd may end the process when its disk fails, and some of its settings are global.
+// Serve is one voter's etcd. It returns nil after a clean stop, when ctx ends. It must own its
+// process: etcd may end the process when its disk fails, some of its settings are global, and with a name
+// it works in the folder of its peers.
 //
-// No port is open to other voters, since there are none. Every write is on the disk before it is
-// acknowledged.
+// No port is open to other voters: they are sockets in that folder, and whose they are is the business of
+// who made them. Every write is on the disk of most voters before it is acknowledged.
 func Serve(ctx context.Context, o Options) error {
 	var stopping atomic.Bool
 	cfg, err := o.config(zap.LevelEnablerFunc(func(l zapcore.Level) bool {
@@ -61,6 +72,11 @@ func Serve(ctx context.Context, o Options) error {
 		servers = append(servers, s)
 	}
 	wal.SegmentSizeBytes = segment
+	if o.Name != "" {
+		if err := os.Chdir(o.Peers); err != nil {
+			return fmt.Errorf("serve etcd: %w", err)
+		}
+	}
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return fmt.Errorf("serve etcd in %s: %w", o.Dir, err)
@@ -87,6 +103,11 @@ func Serve(ctx context.Context, o Options) error {
 	if o.Ready != nil {
 		o.Ready(e.Clients[0].Addr().String())
 	}
+	naming, named := context.WithCancel(ctx)
+	defer named()
+	if o.Name != "" {
+		go rename(naming, e.Server, peerURL(o.Name)) // ends with this call, at the latest
+	}
 	select {
 	case <-ctx.Done():
 		return nil
@@ -94,6 +115,25 @@ func Serve(ctx context.Context, o Options) error {
 		return fmt.Errorf("serve etcd in %s: %w", o.Dir, err)
 	case <-e.Server.StopNotify():
 		return fmt.Errorf("serve etcd in %s: stopped by itself", o.Dir)
+	}
+}
+
+// rename gives a voter that was alone until now, and had no address, the one by which others reach it.
+func rename(ctx context.Context, s *etcdserver.EtcdServer, own url.URL) {
+	for ctx.Err() == nil {
+		m := s.Cluster().Member(s.MemberID())
+		if m == nil || m.IsLearner || slices.Equal(m.PeerURLs, []string{own.String()}) {
+			return
+		}
+		next := *m
+		next.PeerURLs = []string{own.String()}
+		if _, err := s.UpdateMember(ctx, next); err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
 	}
 }
 
@@ -115,7 +155,23 @@ func (o Options) config(loud zapcore.LevelEnabler) (*embed.Config, error) {
 	cfg.EnableGRPCGateway = false
 
 	cfg.Name, cfg.Dir = "servent", o.Dir
+	if o.Name != "" {
+		if !filepath.IsAbs(o.Peers) {
+			return nil, fmt.Errorf("folder of voters %q: want an absolute path", o.Peers)
+		}
+		own := peerURL(o.Name)
+		cfg.Name, cfg.MaxLearners = o.Name, learnersMost
+		cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{own}, []url.URL{own}
+	}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	if len(o.Others) > 0 {
+		var all []string
+		for _, name := range o.Others {
+			u := peerURL(name)
+			all = append(all, name+"="+u.String())
+		}
+		cfg.InitialCluster, cfg.ClusterState = strings.Join(all, ","), embed.ClusterStateFlagExisting
+	}
 	cfg.TickMs, cfg.ElectionMs = 100, 1000
 	cfg.StrictReconfigCheck = true
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
@@ -140,13 +196,14 @@ func (o Options) config(loud zapcore.LevelEnabler) (*embed.Config, error) {
 }
 
 // calm leaves out what etcd warns of at every start and what is meant here: one door for all that come
-// in, and tokens of a login that nobody uses.
+// in, and tokens of a login that nobody uses; and what it says again every few seconds of a voter that is away.
 type calm struct{ zapcore.Core }
 
 func (c calm) Check(e zapcore.Entry, to *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	switch e.Message {
 	case "Running http and grpc server on single port. This is not recommended for production.",
-		"simple token is not cryptographically signed":
+		"simple token is not cryptographically signed",
+		"failed to reach the peer URL", "failed to get version", "prober detected unhealthy status":
 		return to
 	}
 	return c.Core.Check(e, to)

@@ -296,6 +296,9 @@ func (s *Store) meaning(ctx context.Context, err error) error {
 			return fmt.Errorf("%w (etcd: %w)", m.control, err)
 		}
 	}
+	if errors.Is(rpctypes.Error(err), rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner)) {
+		return fmt.Errorf("%w: %w", control.ErrUnavailable, ErrNoVoter)
+	}
 	switch code(err) {
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return fmt.Errorf("%w (etcd: %w)", control.ErrDenied, err)
