@@ -53,6 +53,7 @@ type Row struct {
 	Textbook string // the field's name
 	Where    Where
 	Way      Way
+	Owner    system.Owner      // of a key, where the way goes over an overlay
 	Key      Need              // does a service need a key?
 	Copies   Need              // may it keep copies of each key?
 	Data     []system.DataKind // allowed for a user's program
@@ -86,10 +87,10 @@ var Table = []Row{
 	{Word: system.Chord, Textbook: "structured peer-to-peer (Chord)", Where: EveryNode, Way: Overlay, Key: Must, Copies: May, Data: anyData, By: requests, Built: true,
 		Theory:  "a lookup takes ½·log2 N hops on average, fewer by the successors that are known; each node knows O(log N) others (Stoica et al., ToN 2003)",
 		Drawing: "client ──▶ n1 ──finger──▶ n5 ──▶ owner"},
-	{Word: system.Pastry, Textbook: "structured peer-to-peer (Pastry)", Where: EveryNode, Way: Overlay, Key: Must, Copies: May, Data: anyData, By: requests,
+	{Word: system.Pastry, Textbook: "structured peer-to-peer (Pastry)", Where: EveryNode, Way: Overlay, Owner: system.Closest, Key: Must, Copies: May, Data: anyData, By: requests, Built: true,
 		Theory:  "a lookup takes O(log N) hops, each to a node nearby that shares a longer prefix",
 		Drawing: "client ──▶ n1 ──prefix──▶ n5 ──leaf set──▶ owner"},
-	{Word: system.Kademlia, Textbook: "structured peer-to-peer (Kademlia)", Where: EveryNode, Way: Overlay, Key: Must, Copies: May, Data: anyData, By: requests,
+	{Word: system.Kademlia, Textbook: "structured peer-to-peer (Kademlia)", Where: EveryNode, Way: Overlay, Owner: system.XOR, Key: Must, Copies: May, Data: anyData, By: requests, Built: true,
 		Theory:  "a lookup takes O(log N) rounds of parallel questions, each nearer under XOR",
 		Drawing: "client ──▶ n1 ═α═▶ {n3 n5 n7} ═α═▶ k closest"},
 	{Word: system.Unstructured, Textbook: "unstructured peer-to-peer", Where: EveryNode, Way: Search, Key: Must, Data: anyData, By: requests,
@@ -130,8 +131,7 @@ func Words(builtOnly bool) []string {
 	return words
 }
 
-// Circle says whether members stand on a circle, each of them owning the keys between the one before and itself.
-// Of the overlays that go hop by hop Chord is the one that runs; others may divide keys otherwise.
+// Circle says whether members stand on a circle, on which each owns keys by the rule of Owner.
 func (r Row) Circle() bool { return r.Way == Neighbours || r.Way == Overlay && r.Built }
 
 // Unbuilt is what a user is told about a row that cannot be run yet.

@@ -38,9 +38,9 @@ func TestTableIsWhole(t *testing.T) {
 }
 
 func TestUnbuiltNamesWhatRuns(t *testing.T) {
-	row, _ := Of(system.Pastry)
+	row, _ := Of(system.Superpeer)
 	got := row.Unbuilt()
-	for _, want := range []string{`"pastry"`, "not built yet", "single", "replicated"} {
+	for _, want := range []string{`"superpeer"`, "not built yet", "single", "replicated"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("Unbuilt() = %q, want %s in it", got, want)
 		}

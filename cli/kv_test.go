@@ -123,6 +123,8 @@ func TestKVDivided(t *testing.T) {
 	})
 	t.Run("ring", func(t *testing.T) { divided(t, fmt.Sprintf(kvFile, "ring")) })
 	t.Run("chord", func(t *testing.T) { divided(t, fmt.Sprintf(kvFile, "chord")) })
+	t.Run("pastry", func(t *testing.T) { divided(t, fmt.Sprintf(kvFile, "pastry")) })
+	t.Run("kademlia", func(t *testing.T) { divided(t, fmt.Sprintf(kvFile, "kademlia")) })
 }
 
 func divided(t *testing.T, file string) {

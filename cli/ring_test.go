@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,6 +56,10 @@ func hops(timing string) string {
 // hops away; by Chord's four successors the farthest of six is 2.
 func TestRing(t *testing.T)  { testOverlay(t, "ring", 4, "3") }
 func TestChord(t *testing.T) { testOverlay(t, "chord", 6, "2") }
+
+// Few nodes know all others under Pastry and Kademlia: one hop.
+func TestPastry(t *testing.T)   { testOverlay(t, "pastry", 4, "1") }
+func TestKademlia(t *testing.T) { testOverlay(t, "kademlia", 4, "1") }
 
 func testOverlay(t *testing.T, architecture string, nodes int, farthest string) {
 	t.Parallel()
@@ -143,5 +148,59 @@ func TestRingOfTiedData(t *testing.T) {
 	}
 	if got[http.StatusOK] == 0 || got[http.StatusServiceUnavailable] == 0 {
 		t.Errorf("answers by status %v, want some keys answered and those of node-3 refused", got)
+	}
+}
+
+// Under overlays whose keys belong to the nearest member, too, a node that is killed while keys are written takes nothing with
+// it that was acknowledged: its keys wait for it, all others go on, and a node that joins afterwards finds every key.
+func TestKVNearest(t *testing.T) {
+	t.Parallel()
+	for _, architecture := range []string{"pastry", "kademlia"} {
+		t.Run(architecture, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, fmt.Sprintf(kvFile, architecture))
+			at := "http://" + w.door("node-1", "db")
+			may := map[string][]string{} // what a key holds: the last value that was acknowledged, or one that was tried since
+			away := 0
+			put := func(turn int) {
+				for i := range 40 {
+					key, value := fmt.Sprint("key-", i), fmt.Sprint(turn, " of ", i)
+					switch status, _, body := askKV(t, "PUT", at+"/kv/"+key, value); {
+					case status/100 == 2:
+						may[key] = []string{value}
+					case status == http.StatusServiceUnavailable || status == http.StatusBadGateway:
+						away++
+						may[key] = append(may[key], value)
+					default:
+						t.Fatalf("PUT %s = %d %s", key, status, body)
+					}
+				}
+			}
+			whole := func(nodes int) {
+				t.Helper()
+				w.until("all nodes are there", 30*time.Second, func(s admin.State) bool { return s.Settled && len(s.Instances) == nodes })
+				for key, want := range may {
+					if status, _, got := askKV(t, "GET", at+"/kv/"+key, ""); status != 200 || !slices.Contains(want, got) {
+						t.Errorf("%s = %d %q, want one of %q", key, status, got, want)
+					}
+				}
+			}
+			put(1)
+			if away > 0 {
+				t.Fatalf("%d of 40 keys are not written while all is well", away)
+			}
+			kill(t, w.node("node-3").Pid, syscall.SIGKILL)
+			put(2)
+			if away == 40 {
+				t.Error("no key could be written while one node of three is away")
+			}
+			whole(3)
+			put(3)
+			w.write("compose.yaml", strings.Replace(w.read("compose.yaml"), "count: 3", "count: 4", 1))
+			if out, err := w.run("up"); err != nil {
+				t.Fatalf("up with a fourth node: %v\n%s", err, out)
+			}
+			whole(4)
+		})
 	}
 }

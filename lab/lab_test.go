@@ -145,7 +145,7 @@ func TestArchitectures(t *testing.T) {
 		want  []string
 	}{
 		{s.Key, result.Quick, []string{"single", "replicated", "partitioned", "ring"}},
-		{s.Key, result.Full, []string{"single", "replicated", "partitioned", "ring", "chord"}},
+		{s.Key, result.Full, []string{"single", "replicated", "partitioned", "ring", "chord", "pastry", "kademlia"}},
 		{"", result.Quick, []string{"single", "replicated"}},
 	} {
 		s.Key = tt.key

@@ -136,7 +136,7 @@ func (r *run) shares(a system.Architecture, n int) []float64 {
 	}
 	var owner func(route.Key) system.InstanceID
 	if row, _ := architecture.Of(a); row.Circle() {
-		ring := system.Places(placement.Circle(nil, ids))
+		ring := row.Owner.Ranges(placement.Circle(nil, ids))
 		owner = func(key route.Key) system.InstanceID { return ring.Of(route.Place(key)) }
 	} else {
 		parts := placement.Divide(nil, ids, true)

@@ -12,6 +12,8 @@ import (
 
 	"servent/link"
 	"servent/overlay/chord"
+	"servent/overlay/kademlia"
+	"servent/overlay/pastry"
 	"servent/overlay/ring"
 	"servent/peer"
 	"servent/peer/wire"
@@ -31,15 +33,26 @@ type overlays struct {
 	open map[system.ServiceName]*joined
 }
 
+const (
+	lookups = 4096        // open ones of an overlay on one node
+	watch   = time.Second // between two looks at those by whom a node of Kademlia knows its keys
+)
+
 // machineOf is the table of overlays: the machine of an architecture, or nil where it is none or not built. With fixed,
-// keys stand for data that does not move when a node dies.
+// keys stand for data that does not move when a node dies; a ring must know, elsewhere the plan has the last word alone. Each
+// question is charged to who sends it, so Kademlia asks one at a time: "When α = 1, the lookup algorithm
+// resembles Chord's in terms of message cost" (§2.3).
 func machineOf(a system.Architecture, fixed bool) wire.Machine {
-	o := ring.Options{Questions: 4096, Contacts: 255, Fixed: fixed}
+	o := ring.Options{Questions: lookups, Contacts: 255, Fixed: fixed}
 	switch a {
 	case system.Ring:
 		return ring.New(1, o)
 	case system.Chord:
 		return chord.New(1, chord.Options{Ring: o})
+	case system.Pastry:
+		return pastry.New(1, pastry.Options{Lookups: lookups, Contacts: 255, Tries: 3, Listed: true})
+	case system.Kademlia:
+		return kademlia.New(1, kademlia.Options{Lookups: lookups, Contacts: 255, Alpha: 1, Value: true, Watch: int64(watch)})
 	default:
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"servent/architecture"
 	"servent/control"
 	"servent/driver"
 	"servent/driver/inside"
@@ -49,10 +50,11 @@ func (s *stores) start(spec driver.Spec, data string) (*inside.Program, error) {
 	}
 	o := store.Options{Name: string(spec.Instance), Read: store.Rule(svc.Read), Write: store.Rule(svc.Write), Log: s.node.log.With("instance", spec.Instance)}
 	var lease *terms
+	row, _ := architecture.Of(svc.Architecture)
 	switch {
-	case svc.Architecture == system.Ring, svc.Architecture == system.Chord:
+	case row.Circle():
 		o.Cluster, o.OneCopy = &fellows{stores: s, service: name, self: spec.Instance, ring: true}, true
-		o.NoCAS = "while a ring mends itself two nodes may take themselves for a key's owner; single has compare-and-set"
+		o.NoCAS = "while an overlay mends itself two nodes may take themselves for a key's owner; single has compare-and-set"
 	case svc.Architecture == system.Partitioned:
 		o.Cluster, o.OneCopy = &fellows{stores: s, service: name, self: spec.Instance}, svc.Copies <= 1
 		o.NoCAS = "while keys change their owner two instances may take themselves for it; with cas: true beside builtin: kv one orders all requests of a key, and single has compare-and-set anyway"
@@ -192,12 +194,14 @@ func (f *fellows) now() *owners {
 		}
 	case *route.Ring:
 		have.nodes = at.Nodes
-		for _, m := range at.Places {
-			have.all = append(have.all, m.Instance)
+		for _, m := range at.Ranges {
+			if !slices.Contains(have.all, m.Instance) {
+				have.all = append(have.all, m.Instance)
+			}
 		}
 		for p := range have.each {
-			if len(at.Places) > 0 {
-				have.each[p] = []string{string(f.near(at.Places, p))}
+			if len(at.Ranges) > 0 {
+				have.each[p] = []string{string(f.near(at.Ranges, p))}
 			}
 		}
 	default:

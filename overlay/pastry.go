@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"fmt"
 	"math"
 
 	"servent/overlay/pastry"
@@ -18,7 +19,7 @@ func pastryRow() Protocol {
 		},
 		OfLookup: pastry.OfLookup, Upkeep: 6.5, Usual: 0.5, Longest: pastryLongest,
 		Join: func(n int) float64 { return float64(n) * 150 },
-		Law:  pastryLaw,
+		Law:  func(n int) Law { return PastryLaw(n, pastryLeaves) },
 	}
 }
 
@@ -27,14 +28,14 @@ func pastryLongest(p Plan) int64 {
 	return int64((math.Log2(float64(p.Nodes)+1)/4 + 4) * float64(p.Delay))
 }
 
-// pastryLaw follows a lookup digit by digit. A node that shares i digits with the key lies, like the key, anywhere in a
+// PastryLaw follows a lookup digit by digit. A node that shares i digits with the key lies, like the key, anywhere in a
 // part of the circle with M = N/16^i members: it has the key within its leaf set, L/2 members to either side, with the
 // chance 1−(1−L/2M)², and then needs one hop, or none if it is the nearest itself. Else one hop leads to an entry that
 // shares a digit more, and with the chance 1/16 each further ones by luck.
-func pastryLaw(n int) Law {
+func PastryLaw(n, leaves int) Law {
 	const most = 48
-	x, half := float64(n), float64(pastryLeaves)/2
-	if n <= pastryLeaves/2+1 {
+	x, half := float64(n), float64(leaves)/2
+	if n <= leaves+1 {
 		p := (x - 1) / x
 		return Law{Mean: p, SD: math.Sqrt(p * (1 - p)), P99: math.Min(1, x-1), Messages: 3 * p, Source: "every node knows all: one hop, its acknowledgement and the answer, none to itself"}
 	}
@@ -74,6 +75,6 @@ func pastryLaw(n int) Law {
 	}
 	law.Mean, law.SD, law.P99 = sum, math.Sqrt(squares-sum*sum), float64(p99)
 	law.Messages = 2*law.Mean + (x-1)/x
-	law.Source = "a digit of four bits with every hop, until the key lies within the leaf set of 16; each hop is acknowledged"
+	law.Source = fmt.Sprintf("a digit of four bits with every hop, until the key lies within the leaf set of %d; each hop is acknowledged", leaves)
 	return law
 }

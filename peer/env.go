@@ -91,3 +91,13 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
+
+// Shuffled are the same peers in an order drawn evenly.
+func (e *Env) Shuffled(peers []Peer) []Peer {
+	out := append([]Peer(nil), peers...)
+	for i := len(out) - 1; i > 0; i-- {
+		j := e.Rand() % uint64(i+1)
+		out[i], out[j] = out[j], out[i]
+	}
+	return out
+}

@@ -68,6 +68,7 @@ type View struct {
 	Member bool
 	From   ID     // owns the keys after it …
 	To     ID     // … up to and including this, its own ID; all of them when both are the same
+	Mask   ID     // by XOR: of those, the keys alone that have To's bits wherever Mask has ones
 	Owns   bool   // the range holds: false before the node knows where its keys begin
 	Epoch  uint64 // number of the range: higher whenever it changes
 	Before Peer   // predecessor, or Nobody

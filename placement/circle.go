@@ -56,15 +56,18 @@ func turned(was, is *system.Deployment) string {
 	if len(was.Ring) == 0 || len(is.Ring) == 0 {
 		return ""
 	}
-	// Between two neighbouring places of either ring all keys have one owner.
+	before, _ := architecture.Of(was.Service.Architecture)
+	now, _ := architecture.Of(is.Service.Architecture)
+	old, new := before.Owner.Ranges(was.Ring), now.Owner.Ranges(is.Ring)
+	// Between two neighbouring places of either all keys have one owner.
 	var cuts []uint64
-	for _, m := range slices.Concat(was.Ring, is.Ring) {
+	for _, m := range slices.Concat(old, new) {
 		cuts = append(cuts, m.At)
 	}
 	slices.Sort(cuts)
 	moved := 0.0
 	for i, at := range cuts {
-		if was.Ring.Of(at) != is.Ring.Of(at) {
+		if old.Of(at) != new.Of(at) {
 			moved += float64(at-cuts[(i+len(cuts)-1)%len(cuts)]) / (1 << 64)
 		}
 	}
@@ -72,7 +75,7 @@ func turned(was, is *system.Deployment) string {
 }
 
 // Circle gives every new member a place among those that stand on the ring, one after the other in the
-// middle of the longest range. Where nobody stands yet the ranges are alike. The places are sorted.
+// middle between the two that are farthest apart. Where nobody stands yet the distances are alike. The places are sorted.
 func Circle(stand system.Places, join []system.InstanceID) system.Places {
 	if len(stand) == 0 {
 		out := make(system.Places, len(join))

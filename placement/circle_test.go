@@ -48,6 +48,32 @@ func TestCircleJoinsTakeHalfOfTheLongestRange(t *testing.T) {
 	})
 }
 
+// However members come and go, their places stay so far apart that by XOR they own few ranges: at most four for each of the most
+// that there were.
+func TestCircleHasFewRangesByXOR(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		next := rapid.IntRange(1, 20).Draw(t, "first")
+		var numbers []int
+		for n := range next {
+			numbers = append(numbers, n+1)
+		}
+		is, most := Circle(nil, ids(numbers...)), next
+		for range rapid.IntRange(0, 60).Draw(t, "changes") {
+			if len(is) > 1 && rapid.Bool().Draw(t, "one goes") {
+				i := rapid.IntRange(0, len(is)-1).Draw(t, "who")
+				is = slices.Delete(is, i, i+1)
+			} else {
+				next++
+				is = Circle(is, []system.InstanceID{system.Instance("cart", next)})
+			}
+			most = max(most, len(is))
+			if n := len(system.XOR.Ranges(is)); n > 4*most {
+				t.Fatalf("%d ranges of %d members, who were %d at most", n, len(is), most)
+			}
+		}
+	})
+}
+
 // The overlays that divide keys on a circle have one; 2^k members stand at exactly equal distances, so that Chord's
 // fingers meet members and not the places just beyond them.
 func TestCircleOfOverlays(t *testing.T) {
@@ -55,7 +81,7 @@ func TestCircleOfOverlays(t *testing.T) {
 		w := newWorld(t, sys(service("cart", 0, func(s *system.Service) { ring(s); s.Architecture = a })), fleetOf(8)...)
 		w.settle()
 		places := w.in.Plan.Deployment("cart").Ring
-		if want := a == system.Ring || a == system.Chord; (len(places) == 8) != want || len(places) > 0 != want {
+		if want := a != system.Partitioned; (len(places) == 8) != want || len(places) > 0 != want {
 			t.Errorf("%s: %d places", a, len(places))
 		}
 		for i := range places {

@@ -3,6 +3,7 @@ package placement
 import (
 	"slices"
 
+	"servent/architecture"
 	"servent/system"
 )
 
@@ -54,7 +55,8 @@ func Explain(in Input, service system.ServiceName) []Choice {
 		if d := in.Plan.Deployment(service); d.Parts != nil {
 			c.Reason += "; owns " + percent(float64(d.Parts.Share(a.Instance))/system.Partitions) + " of the keys"
 		} else if d.Ring != nil {
-			c.Reason += "; owns " + percent(d.Ring.Share(a.Instance)) + " of the ring"
+			row, _ := architecture.Of(p.svc.Architecture)
+			c.Reason += "; owns " + percent(row.Owner.Ranges(d.Ring).Share(a.Instance)) + " of the ring"
 		}
 		v, ok := t.fleet.index[a.Node]
 		counted := ok && a.Goal != system.GoalDrain && !slices.Contains(old, a)

@@ -122,7 +122,8 @@ func (s *Service) keyed(plan *system.Plan, d *system.Deployment) {
 	}
 	rule.Any = d.Service.NoKey == "any"
 	s.Key = rule
-	if row, _ := architecture.Of(d.Service.Architecture); row.Key != architecture.Must {
+	row, _ := architecture.Of(d.Service.Architecture)
+	if row.Key != architecture.Must {
 		return // the key decides nothing, unless clients stay with an instance by it
 	}
 	nodes, epoch := map[system.InstanceID]system.NodeID{}, uint64(plan.Generation)
@@ -136,7 +137,7 @@ func (s *Service) keyed(plan *system.Plan, d *system.Deployment) {
 		s.Locator, s.Once = at, at.Ordered
 		s.Moves = Moves{d.Service.Data.Export, d.Service.Data.Import}
 	case d.Ring != nil:
-		s.Locator = &Ring{Places: d.Ring, Nodes: nodes, Tied: d.Service.Tied(), Epoch: epoch}
+		s.Locator = &Ring{Ranges: row.Owner.Ranges(d.Ring), Nodes: nodes, Tied: d.Service.Tied(), Epoch: epoch}
 	}
 }
 

@@ -8,11 +8,11 @@ import (
 	"servent/system"
 )
 
-// Ring is the [Locator] of keys that stand on a ring of nodes: it asks the overlay, whose members
-// pass the question on: to the next, or by fingers as in Chord.
+// Ring is the [Locator] of keys that stand on a circle of nodes: it asks the overlay, whose members
+// pass the question on: to the next, by fingers as in Chord, digit by digit as in Pastry.
 type Ring struct {
-	Overlay Overlay // nil: this node takes no part yet
-	Places  system.Places
+	Overlay Overlay                             // nil: this node takes no part yet
+	Ranges  system.Places                       // who owns what, by the plan
 	Nodes   map[system.InstanceID]system.NodeID // where the members are planned
 	Tied    bool                                // keys stand for data on disk: nobody answers for a member that is away
 	Epoch   uint64
@@ -35,7 +35,7 @@ var (
 // Locate asks the overlay. Of tied data the plan has the last word: where the overlay names the neighbour
 // of a member that is away, the owner is the one that is away.
 func (r *Ring) Locate(ctx context.Context, key Key) (Location, error) {
-	if len(r.Places) == 0 {
+	if len(r.Ranges) == 0 {
 		return Location{}, ErrNoInstance
 	}
 	if r.Overlay == nil {
@@ -48,7 +48,7 @@ func (r *Ring) Locate(ctx context.Context, key Key) (Location, error) {
 	}
 	at := Location{Node: node, Hops: hops, Epoch: r.Epoch}
 	if r.Tied {
-		at.Instance = r.Places.Of(place)
+		at.Instance = r.Ranges.Of(place)
 		at.Node = r.Nodes[at.Instance]
 	}
 	return at, nil
@@ -57,7 +57,7 @@ func (r *Ring) Locate(ctx context.Context, key Key) (Location, error) {
 // Owns implements [Locator].
 func (r *Ring) Owns(key Key, id system.InstanceID, epoch uint64) error {
 	place := Place(key)
-	owner := r.Places.Of(place)
+	owner := r.Ranges.Of(place)
 	switch {
 	case r.Tied && owner == id, !r.Tied && r.Overlay != nil && r.Overlay.Owns(place):
 		return nil

@@ -32,7 +32,7 @@ type Deployment struct {
 	Spec        Digest       `json:"spec"`             // what an instance is made from; see [Service.Spec]
 	Assignments []Assignment `json:"assignments"`      // sorted by instance
 	Parts       *Parts       `json:"parts,omitempty"`  // of a partitioned service: who owns which keys
-	Ring        Places       `json:"ring,omitempty"`   // of a ring: where its members stand
+	Ring        Places       `json:"ring,omitempty"`   // of a ring or another overlay: where its members stand
 	Called      *Called      `json:"called,omitempty"` // of a function: how many instances its calls need
 }
 
@@ -82,8 +82,8 @@ func (p *Parts) Share(id InstanceID) (n int) {
 	return n
 }
 
-// Places says where the members of a service's ring stand: sorted places on a circle of 2^64. A key belongs
-// to the member that stands where the key falls, or first after it.
+// Places says where the members of a service's ring stand: sorted places on a circle of 2^64. What falls on it belongs
+// to the one that stands there, or first after it; under another rule see [Owner.Ranges].
 type Places []Place
 
 // Place is one member's place.
@@ -126,13 +126,13 @@ func (r Places) Range(i int) uint64 {
 }
 
 // Share is how much of the keys an instance owns, 0 to 1.
-func (r Places) Share(id InstanceID) float64 {
+func (r Places) Share(id InstanceID) (share float64) {
 	for i, m := range r {
 		if m.Instance == id {
-			return float64(r.Range(i)) / (1 << 64)
+			share += float64(r.Range(i)) / (1 << 64)
 		}
 	}
-	return 0
+	return share
 }
 
 // Assignment gives one instance to one node.

@@ -1,7 +1,6 @@
 package law
 
 import (
-	"errors"
 	"fmt"
 	"math"
 
@@ -48,6 +47,8 @@ type Expected struct {
 //
 // Chord is a ring whose lookups take greater steps, ½·log2 N of them for large N with four successors known: see [chordSteps].
 //
+// Of Pastry and Kademlia the law says how many hops a lookup takes on average: see [prefixLaw].
+//
 // With equal shares all is symmetric: X = N·c·μ/(1 + h·pass/serve).
 func Expect(a system.Architecture, c Cluster) (Expected, error) {
 	if c.Workers == 0 {
@@ -62,11 +63,11 @@ func Expect(a system.Architecture, c Cluster) (Expected, error) {
 	case c.Shares != nil && len(c.Shares) != c.Nodes:
 		return Expected{}, fmt.Errorf("theory of %s: shares of %d nodes, want %d", a, len(c.Shares), c.Nodes)
 	}
-	if onCircle(a) && c.Switch > 0 {
+	if onOverlay(a) && c.Switch > 0 {
 		return Expected{}, fmt.Errorf("theory of %s: it is entered at any of its nodes, not by a switch", a)
 	}
-	if a == system.Chord && (c.RingReply || c.RingAck) {
-		return Expected{}, errors.New("theory of chord: nothing but the way to the owner is paid for")
+	if onOverlay(a) && a != system.Ring && (c.RingReply || c.RingAck) {
+		return Expected{}, fmt.Errorf("theory of %s: nothing but the way to the owner is paid for", a)
 	}
 	shares, err := c.shares(a)
 	if err != nil {
@@ -85,13 +86,15 @@ func Expect(a system.Architecture, c Cluster) (Expected, error) {
 		e.ring(c, shares, pass)
 	case system.Chord:
 		e.chord(c, shares, pass)
+	case system.Pastry, system.Kademlia:
+		e.prefix(a, c, shares, pass)
 	}
 	busiest := 0.0
 	for _, d := range e.Demands {
 		busiest = math.Max(busiest, d)
 	}
 	e.Rate = float64(c.Workers) / busiest
-	if c.Hottest > 0 && (a == system.Partitioned || onCircle(a)) {
+	if c.Hottest > 0 && (a == system.Partitioned || onOverlay(a)) {
 		e.Rate = math.Min(e.Rate, float64(c.Workers)*c.Rate/c.Hottest)
 	}
 	if c.Switch > 0 {
@@ -110,7 +113,7 @@ func (c Cluster) shares(a system.Architecture) ([]float64, error) {
 		if c.Shares != nil {
 			copy(shares, c.Shares)
 		}
-	case system.Replicated, system.Partitioned, system.Ring, system.Chord:
+	case system.Replicated, system.Partitioned, system.Ring, system.Chord, system.Pastry, system.Kademlia:
 		for i := range shares {
 			shares[i] = 1 / float64(c.Nodes)
 		}
@@ -205,8 +208,10 @@ func (e *Expected) words(a system.Architecture, c Cluster) {
 			e.Formula = "c/max_i D_i, D_i = p_i·serve + pass·(lookups through i + (1−p_i)/N), ½·log2 N of them in all"
 		}
 		e.Source = "½·log2 N − ½·log2 r + 1, r = 4 successors, counted way by way: Stoica et al., ToN 11(1), 2003, §V.C; " + law
+	case system.Pastry, system.Kademlia:
+		e.prefixWords(a, c)
 	}
-	if c.Hottest > 0 && (a == system.Partitioned || onCircle(a)) {
+	if c.Hottest > 0 && (a == system.Partitioned || onOverlay(a)) {
 		e.Formula = "min(" + e.Formula + ", c·μ/p₁)"
 		e.Source += "; hottest of K keys p₁ = 1/H(K,θ), Knuth, TAOCP 3, §6.1"
 	}

@@ -34,6 +34,10 @@ func TestExpect(t *testing.T) {
 		{"ring of four, all datagrams", system.Ring, Cluster{Nodes: 4, Rate: 50, RingReply: true, RingAck: true}, 200 / 1.45, 4.5, 1.5},
 		{"ring of 32, two workers", system.Ring, Cluster{Nodes: 32, Workers: 2, Rate: 50}, 3200 / (1 + (15.5+31.0/32)/10), 15.5 + 31.0/32, 15.5},
 		// 1 + ½·log2(N/4) − (1 + log2(N/4))/N hops among a power of two: overlay/chord's test of mean hops derives it.
+		{"pastry of one", system.Pastry, Cluster{Nodes: 1, Rate: 50}, 50, 0, 0},
+		{"pastry of four", system.Pastry, Cluster{Nodes: 4, Rate: 50}, 200 / 1.15, 1.5, 0.75},
+		{"kademlia of one", system.Kademlia, Cluster{Nodes: 1, Rate: 50}, 50, 0, 0},
+		{"kademlia of four", system.Kademlia, Cluster{Nodes: 4, Rate: 50}, 200 / 1.15, 1.5, 0.75},
 		{"chord of one", system.Chord, Cluster{Nodes: 1, Rate: 50}, 50, 0, 0},
 		{"chord of four", system.Chord, Cluster{Nodes: 4, Rate: 50}, 200 / 1.15, 1.5, 0.75},
 		{"chord of 16", system.Chord, Cluster{Nodes: 16, Rate: 50}, 800 / 1.275, 2.75, 1.8125},
@@ -56,7 +60,9 @@ func TestExpect(t *testing.T) {
 		a system.Architecture
 		c Cluster
 	}{
-		{system.Pastry, Cluster{Nodes: 4, Rate: 50}},
+		{system.Superpeer, Cluster{Nodes: 4, Rate: 50}},
+		{system.Pastry, Cluster{Nodes: 4, Rate: 50, Switch: 250}},
+		{system.Kademlia, Cluster{Nodes: 4, Rate: 50, RingAck: true}},
 		{system.Chord, Cluster{Nodes: 4, Rate: 50, Switch: 250}},
 		{system.Chord, Cluster{Nodes: 4, Rate: 50, RingReply: true}},
 		{system.Ring, Cluster{Nodes: 4, Rate: 50, Switch: 250}},

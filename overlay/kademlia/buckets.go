@@ -14,6 +14,14 @@ func (k *Kademlia) bucket(self peer.Slot, b int) []peer.Peer {
 	return k.contacts[at*k.o.K:][:k.counts[at]]
 }
 
+// Table are a slot's contacts.
+func (k *Kademlia) Table(self peer.Slot) (all []peer.Peer) {
+	for b := range k.o.Buckets {
+		all = append(all, k.bucket(self, b)...)
+	}
+	return all
+}
+
 func (a act) bucketOf(p peer.Peer) int { return min(shared(a.env.ID(p), a.id), a.k.o.Buckets-1) }
 
 // depth is the nearest bucket that has a contact, or -1.
@@ -87,6 +95,15 @@ func (a act) evict() {
 }
 
 func (a act) onPong(ev *peer.Event) {
+	if i := slices.Index(a.n.watched, ev.From); i >= 0 && ev.Tag == a.n.watch {
+		a.n.watched = slices.Delete(a.n.watched, i, i+1)
+		if ev.Flags&out != 0 {
+			a.missed(ev.From, true)
+		} else {
+			a.heard(ev.From)
+		}
+		return
+	}
 	if n := a.n; ev.Tag != n.ping || ev.Tag == 0 || ev.From != n.pinged {
 		return // late, doubled or made up
 	} else if ev.Flags&out != 0 {
@@ -95,6 +112,23 @@ func (a act) onPong(ev *peer.Event) {
 	}
 	a.n.ping, a.n.pinged, a.n.waits = 0, peer.Nobody, peer.Nobody
 	a.heard(ev.From)
+}
+
+// watch asks the contact of each bucket that was heard of longest ago whether it lives. A bucket without any is a subtree
+// whose keys are this node's or its neighbours' from then on.
+func (a act) watch() {
+	n := a.n
+	for _, p := range n.watched {
+		a.missed(p, false)
+	}
+	n.watched, n.watch = n.watched[:0], peer.Tag(a.env.Rand())|1
+	for b := range a.k.o.Buckets {
+		if bucket := a.k.bucket(a.self, b); len(bucket) > 0 {
+			n.watched = append(n.watched, bucket[0])
+			a.env.Send(bucket[0], peer.Event{Kind: ping, Tag: n.watch})
+		}
+	}
+	a.env.After(a.k.o.Watch-int64(a.env.Rand()%uint64(a.k.o.Watch/8+1)), peer.Event{Kind: watch, Tag: n.watch})
 }
 
 // missed notes that a peer did not answer; after the second time in a row, or when it says so itself, it is left out.

@@ -10,13 +10,15 @@ package kademlia
 
 import (
 	"math/bits"
+	"slices"
 
 	"servent/peer"
+	"servent/peer/keyspace"
 )
 
 // Options of a [New] Kademlia. Times are nanoseconds.
 type Options struct {
-	K         int   // contacts of a bucket, and members that a lookup ends with; at most 32; 0 means 8, as BEP 5 has it, for more do not fit a datagram with long names
+	K         int   // contacts of a bucket, and members that a lookup ends with; at most 32; 0 means [K], as BEP 5 has it, for more do not fit a datagram with long names
 	Alpha     int   // questions of a lookup at a time; 0 means 3
 	Buckets   int   // of each slot, up to 160; the last one holds all nearer ones, too; 0 means 32
 	Lookups   int   // open ones of each slot; a power of two up to 4096; 0 means 16
@@ -24,9 +26,14 @@ type Options struct {
 	Period    int64 // between two lookups that refresh a bucket; 0 means 30 s
 	Timeout   int64 // the least wait for an answer; 0 means 250 ms
 	FirstWait int64 // the wait before any answer has come; 0 means 1 s
+	Watch     int64 // between two looks at a contact of each bucket, so that a node knows soon which keys are its own; 0 means never
+	Value     bool  // a lookup ends when a member says that the key is its own, as FIND_VALUE ends at the value (§2.3)
 }
 
 const (
+	// K is how many contacts a bucket has, where [Options] do not say otherwise.
+	K = 8
+
 	millisecond = 1_000_000
 	second      = 1000 * millisecond
 )
@@ -36,6 +43,7 @@ const (
 	refresh = peer.Timers + iota // the next bucket's turn
 	late                         // Num's answer to a lookup's question, Tag, is due
 	silent                       // the answer to a ping is due
+	watch                        // look at the buckets
 )
 
 // Messages.
@@ -52,6 +60,7 @@ const (
 const (
 	client uint8 = 1 // find: the sender takes no part, so nobody should remember it
 	out    uint8 = 2 // found, pong: I take no part
+	mine   uint8 = 4 // found: the key is my own, by my own view
 )
 
 // Kademlia is the machine.
@@ -71,19 +80,23 @@ type node struct {
 	knows   uint8 // of known
 	turn    uint8 // the bucket to refresh next, the nearest first: 0 is the node's own place
 	round   bool  // all buckets have been refreshed since it joined
+	placed  bool  // those near its place know of it
+	alone   uint8 // looks at its own place that nobody answered
 	free    uint16
 	timer   peer.Tag
 	epoch   uint64
 	rtt     peer.RoundTrip
-	pinged  peer.Peer // the least recently seen of a full bucket, while it is asked
-	waits   peer.Peer // for its place
-	ping    peer.Tag  // 0: none is open
-	pinging int64     // when the last one began
+	pinged  peer.Peer   // the least recently seen of a full bucket, while it is asked
+	waits   peer.Peer   // for its place
+	ping    peer.Tag    // 0: none is open
+	pinging int64       // when the last one began
+	watch   peer.Tag    // of the last look at the buckets
+	watched []peer.Peer // whose answers to it are missing
 }
 
 // New makes the machine of n slots, which know nobody.
 func New(n int, o Options) *Kademlia {
-	peer.Within(&o.K, 8, 32)
+	peer.Within(&o.K, K, 32)
 	peer.Within(&o.Alpha, 3, 32)
 	peer.Within(&o.Buckets, 32, 160)
 	peer.Within(&o.Lookups, 16, 4096)
@@ -134,7 +147,7 @@ func (k *Kademlia) Handle(env *peer.Env, self peer.Slot, ev *peer.Event) {
 	case peer.Join:
 		a.join(ev.Num)
 	case peer.Leave:
-		a.n.in, a.n.timer, a.n.round = false, 0, false // the paper has no farewell: those who ask are told
+		a.n.in, a.n.timer, a.n.watch, a.n.round, a.n.placed = false, 0, 0, false, false // the paper has no farewell: those who ask are told
 	case peer.Locate:
 		a.locate(ev)
 	case refresh:
@@ -146,6 +159,10 @@ func (k *Kademlia) Handle(env *peer.Env, self peer.Slot, ev *peer.Event) {
 	case silent:
 		if ev.Tag == a.n.ping && ev.Tag != 0 {
 			a.evict()
+		}
+	case watch:
+		if a.n.in && ev.Tag == a.n.watch {
+			a.watch()
 		}
 	case find, findUpkeep, ping:
 		a.onQuestion(ev)
@@ -177,6 +194,7 @@ func (k *Kademlia) Drop(p peer.Peer) {
 		if n.pinged == p || n.waits == p {
 			n.ping, n.pinged, n.waits = 0, peer.Nobody, peer.Nobody
 		}
+		n.watched = slices.DeleteFunc(n.watched, func(q peer.Peer) bool { return q == p })
 		for i := range k.open(self) {
 			k.open(self)[i].drop(p)
 		}
@@ -186,6 +204,9 @@ func (k *Kademlia) Drop(p peer.Peer) {
 // know remembers members known from outside, until they do not answer.
 func (a act) know(members []peer.Peer) {
 	a.n.knows = uint8(a.env.Sample(a.k.known[int(a.self)*a.k.o.Contacts:][:a.k.o.Contacts], members))
+	if len(members) > a.k.o.K { // a bucket may not hold all: any of its subtree, not the first ones
+		members = a.env.Shuffled(members)
+	}
 	for _, p := range members {
 		if p != a.me && a.env.ID(p) != a.id {
 			a.hope(p)
@@ -198,7 +219,10 @@ func (a act) join(epoch uint64) {
 	if a.n.in {
 		return
 	}
-	a.n.in, a.n.epoch, a.n.turn = true, max(a.n.epoch, epoch), 0
+	a.n.in, a.n.epoch, a.n.turn, a.n.alone = true, max(a.n.epoch, epoch), 0, 0
+	if a.k.o.Watch > 0 {
+		a.watch()
+	}
 	if a.n.round { // a member for long, by Settle
 		a.arm(int64(a.env.Rand() % uint64(a.k.o.Period)))
 		return
@@ -220,6 +244,7 @@ func (a act) refresh() {
 			a.hope(p)
 		}
 		last, n.turn = a.depth(), 0
+		a.unanswered()
 	}
 	key := a.id
 	if n.turn > 0 && last >= int(n.turn)-1 {
@@ -272,6 +297,9 @@ func (a act) onQuestion(ev *peer.Event) {
 			peers[i] = near[i].who
 		}
 		reply.Num = a.n.epoch
+		if a.k.o.Value && a.n.placed && a.k.holds(a.env, a.self, a.id, ev.Key) {
+			reply.Flags = mine
+		}
 		a.env.Send(ev.From, reply, peers[:len(near)]...)
 	} else {
 		a.env.Send(ev.From, reply)
@@ -281,12 +309,43 @@ func (a act) onQuestion(ev *peer.Event) {
 	}
 }
 
-// See says what a slot knows: After are its nearest contacts. It has no range: the keys nearest to a node by XOR lie in
-// several pieces of the circle, so Owns is false, and only a lookup says whose a key is.
+// lonely is how many looks at a node's own place nobody answers until it takes itself for the only one.
+const lonely = 6
+
+// unanswered counts those looks.
+func (a act) unanswered() {
+	if a.n.alone++; a.n.knows == 0 || a.n.alone >= lonely {
+		a.n.placed = true
+	}
+}
+
+// mask has ones for the bits by which a node's contacts part from it. Whatever member has a bit that is not the node's,
+// the bits before it alike, is nearer than the node to every key that has that bit, too. Of each subtree that has members a
+// node knows some, so the keys that are its own are those that agree with it in these bits.
+func (k *Kademlia) mask(dir places, self peer.Slot, id peer.ID) (mask peer.ID) {
+	for b := range k.o.Buckets {
+		for _, p := range k.bucket(self, b) {
+			if i := shared(dir.ID(p), id); i < 8*len(id) {
+				mask[i/8] |= 0x80 >> (i % 8)
+			}
+		}
+	}
+	return mask
+}
+
+// places says where peers stand.
+type places interface{ ID(peer.Peer) peer.ID }
+
+func (k *Kademlia) holds(dir places, self peer.Slot, id, key peer.ID) bool {
+	return keyspace.Alike(id, key, k.mask(dir, self, id))
+}
+
+// See says what a slot knows: After are its nearest contacts. The keys nearest to it by XOR lie in several pieces of the
+// circle; Mask tells them from others.
 func (k *Kademlia) See(dir peer.Directory, self peer.Slot) peer.View {
 	n := &k.nodes[self]
 	id := dir.ID(dir.Self(self))
-	v := peer.View{Member: n.in, To: id, Epoch: n.epoch, Before: peer.Nobody}
+	v := peer.View{Member: n.in, From: id, To: id, Mask: k.mask(dir, self, id), Owns: n.in && n.placed, Epoch: n.epoch, Before: peer.Nobody}
 	var some [64]candidate
 	near := some[:0]
 	for b := k.o.Buckets - 1; b >= 0 && len(near) < k.o.K; b-- {

@@ -176,7 +176,7 @@ func TestNearest(t *testing.T) {
 func FuzzMessages(f *testing.F) {
 	f.Add([]byte("find a key, say so, and lie about it"), uint64(1))
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
-		w := newWorld(t, seed, 8, Options{K: 2, Lookups: 2})
+		w := newWorld(t, seed, 8, Options{K: 2, Lookups: 2, Value: seed%2 == 1, Watch: int64(seed%3) * peertest.Second})
 		w.Start()
 		w.Run(peertest.Second)
 		tag := w.Ask(0, keyspace.Of("key"), 0)

@@ -56,6 +56,10 @@ func (a act) locate(ev *peer.Event) {
 		a.env.Done(peer.Event{Kind: peer.Locate, Flags: peer.Lost, Tag: ev.Tag, Key: ev.Key})
 		return
 	}
+	if a.k.o.Value && a.n.in && a.n.placed && a.k.holds(a.env, a.self, a.id, ev.Key) {
+		a.env.Done(peer.Event{Kind: peer.Locate, Flags: peer.Found, Tag: ev.Tag, Num: a.n.epoch, Key: ev.Key}, a.me)
+		return
+	}
 	a.begin(*ev, false)
 }
 
@@ -111,7 +115,7 @@ func (a act) onward(q *lookup) {
 		if !a.n.in {
 			ev.Flags = client
 		}
-		if c.depth > 1 && !q.upkeep {
+		if !q.upkeep {
 			a.env.Forward(c.who, ev)
 		} else {
 			a.env.Send(c.who, ev)
@@ -128,29 +132,40 @@ func (a act) onward(q *lookup) {
 			}
 		}
 	}
-	a.close(q)
+	for i := range q.list {
+		if q.list[i].state == answered {
+			a.close(q, &q.list[i], false)
+			return
+		}
+	}
+	a.close(q, nil, false)
 }
 
-// close ends a lookup with the nearest that has answered, or this node if it is nearer.
-func (a act) close(q *lookup) {
+// close ends a lookup with the nearest that has answered, or this node if it is nearer and the other does not say that the key
+// is its own.
+func (a act) close(q *lookup, nearest *heard, sure bool) {
 	l := *q
 	i := uint16(int(l.tag) & (a.k.o.Lookups - 1))
 	*q = lookup{next: a.n.free}
 	a.n.free = i
 	if l.upkeep {
+		switch {
+		case l.key != a.id:
+		case nearest != nil:
+			a.n.placed, a.n.alone = a.n.in, 0
+		case a.n.in:
+			a.unanswered()
+		}
 		return
 	}
 	ev := peer.Event{Kind: peer.Locate, Flags: peer.Lost, Tag: l.cmd, Key: l.key}
 	owner := peer.Nobody
 	var best candidate
-	for _, c := range l.list {
-		if c.state == answered {
-			owner, best = c.who, c.candidate
-			ev.Flags, ev.Hops, ev.Num = peer.Found, c.depth, c.epoch
-			break
-		}
+	if nearest != nil {
+		owner, best = nearest.who, nearest.candidate
+		ev.Flags, ev.Hops, ev.Num = peer.Found, nearest.depth, nearest.epoch
 	}
-	if a.n.in {
+	if a.n.in && !sure {
 		mine := []candidate{{a.me, distance(a.id, l.key), a.id}, best}
 		if owner != peer.Nobody {
 			order(mine)
@@ -214,6 +229,10 @@ func (a act) onFound(ev *peer.Event) {
 	c.state, c.epoch = answered, ev.Num
 	depth := c.depth + 1
 	a.heard(ev.From)
+	if ev.Flags&mine != 0 && !q.upkeep {
+		a.close(q, c, true)
+		return
+	}
 	for _, p := range ev.Peers {
 		if p != a.me && a.env.ID(p) != a.id {
 			a.consider(q, p, depth)

@@ -13,7 +13,7 @@ func (k *Kademlia) Settle(dir peer.Directory) {
 	ids := make([]peer.ID, len(slots))
 	for i, s := range slots {
 		k.Reset(s)
-		k.nodes[s].round = true
+		k.nodes[s].round, k.nodes[s].placed = true, true
 		ids[i] = dir.ID(dir.Self(s))
 	}
 	k.settle(dir, slots, ids, 0)

@@ -29,6 +29,7 @@ type hop struct {
 	to     peer.Peer
 	number uint64
 	at     int64
+	tries  int
 }
 
 // mostOpen is how many hops of a slot may wait for acknowledgement; further ones are not watched.
@@ -168,18 +169,23 @@ func (a act) onward(l way, from peer.Peer) {
 		a.env.Send(l.asker, peer.Event{Kind: answer, Tag: l.tag, Hops: l.hops, Num: a.n.epoch})
 		return
 	}
+	a.hop(l, to, 1)
+}
+
+// hop sends a lookup on to the next node.
+func (a act) hop(l way, to peer.Peer, tries int) {
 	a.n.count++
 	ev := peer.Event{Kind: l.kind, Key: l.key, Tag: l.tag, Hops: l.hops + 1, Num: a.n.count}
 	if !a.n.in {
 		ev.Flags = client
 	}
-	if l.kind == route && l.hops > 0 {
+	if l.kind == route {
 		a.env.Forward(to, ev, l.asker)
 	} else {
 		a.env.Send(to, ev, l.asker)
 	}
 	if len(a.n.hops) < mostOpen {
-		a.n.hops = append(a.n.hops, hop{l, to, a.n.count, a.now})
+		a.n.hops = append(a.n.hops, hop{l, to, a.n.count, a.now, tries})
 		a.env.After(a.wait(), peer.Event{Kind: silent, Num: a.n.count})
 	}
 }
@@ -232,9 +238,13 @@ func (a act) onAck(ev *peer.Event) {
 	}
 }
 
-// silent takes who did not acknowledge for dead; the lookup goes another way.
+// silent takes who did not acknowledge for dead, after some tries; the lookup goes another way.
 func (a act) silent(number uint64) {
-	if h, ok := a.taken(number); ok {
+	switch h, ok := a.taken(number); {
+	case !ok:
+	case h.tries < a.p.o.Tries:
+		a.hop(h.l, h.to, h.tries+1)
+	default:
 		a.lose(h.to)
 		a.onward(h.l, peer.Nobody)
 	}

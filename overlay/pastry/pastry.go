@@ -10,22 +10,29 @@
 package pastry
 
 import (
+	"slices"
+
 	"servent/peer"
 	"servent/peer/keyspace"
 )
 
 // Options of a [New] Pastry. Times are nanoseconds. A digit has four bits.
 type Options struct {
-	Leaves   int   // on both sides together; even, at most 24; 0 means 8, for more do not fit a datagram with long names
+	Leaves   int   // on both sides together; even, at most 24; 0 means [Leaves], for more do not fit a datagram with long names
 	Rows     int   // of the table, up to 40; 0 means 8, enough for 16^8 members
 	Lookups  int   // open ones of each slot; a power of two up to 4096; 0 means 16
 	Contacts int   // members known from outside that are asked when nobody else is left; 0 means 8
 	Period   int64 // between two looks at a leaf; 0 means 500 ms
 	Timeout  int64 // the least wait for an acknowledgement; 0 means 250 ms
 	Wait     int64 // for a lookup's answer, before it is asked again; 0 means 2 s
+	Tries    int   // of a question to a leaf, or of a hop, before who is silent is taken for dead; 0 means 1, as in the paper
+	Listed   bool  // members known from outside are all there are: no lookup finds a node's place, see [act.confirm]
 }
 
 const (
+	// Leaves are known to each member, where [Options] do not say otherwise.
+	Leaves = 8
+
 	millisecond = 1_000_000
 	second      = 1000 * millisecond
 	digits      = 16 // values of one
@@ -34,6 +41,8 @@ const (
 	buried      = 100 // periods in which a dead member that others tell of is not believed
 	graves      = 24
 	rowMost     = 12 // entries of a row in a message
+	hidden      = 6  // the same as buried, where members are listed: they come back, or the list changes
+	lonely      = 6  // periods in which nobody listed answers, until a node takes itself for the only one
 )
 
 // Timers.
@@ -83,8 +92,11 @@ type node struct {
 	turn       uint16
 	free       uint16
 	timer      peer.Tag
-	leaf       peer.Tag // of the question to a leaf
-	count      uint64   // of hops
+	leaf       peer.Tag     // of the question to a leaf
+	asked      uint8        // how often it was
+	alone      uint8        // periods without any leaf
+	met        [2]peer.Peer // who answered last; see [act.confirm]
+	count      uint64       // of hops
 	epoch      uint64
 	rtt        peer.RoundTrip
 	hops       []hop // that are not acknowledged
@@ -92,13 +104,14 @@ type node struct {
 
 // New makes the machine of n slots, which know nobody.
 func New(n int, o Options) *Pastry {
-	peer.Within(&o.Leaves, 8, 24)
+	peer.Within(&o.Leaves, Leaves, 24)
 	peer.Within(&o.Rows, 8, 40)
 	peer.Within(&o.Lookups, 16, 4096)
 	peer.Within(&o.Contacts, 8, 255)
 	peer.Default(&o.Period, 500*millisecond)
 	peer.Default(&o.Timeout, 250*millisecond)
 	peer.Default(&o.Wait, 2*second)
+	peer.Default(&o.Tries, 1)
 	if o.Lookups&(o.Lookups-1) != 0 || o.Leaves%2 != 0 {
 		panic("pastry: lookups are no power of two, or leaves are odd")
 	}
@@ -112,7 +125,7 @@ func New(n int, o Options) *Pastry {
 
 // Reset makes a slot forget all, as a process that ends does.
 func (p *Pastry) Reset(self peer.Slot) {
-	p.nodes[self] = node{}
+	p.nodes[self] = node{met: [2]peer.Peer{peer.Nobody, peer.Nobody}}
 	for i := range p.entries(self) {
 		p.entries(self)[i] = peer.Nobody
 	}
@@ -143,7 +156,7 @@ func (p *Pastry) Handle(env *peer.Env, self peer.Slot, ev *peer.Event) {
 	case peer.Join:
 		a.join(ev.Num)
 	case peer.Leave:
-		a.n.in, a.n.placed, a.n.timer = false, false, 0 // those who ask are told
+		a.leave()
 	case peer.Locate:
 		a.locate(ev)
 	case tick:
@@ -156,8 +169,7 @@ func (p *Pastry) Handle(env *peer.Env, self peer.Slot, ev *peer.Event) {
 		a.overdue(ev.Tag)
 	case dumb:
 		if ev.Tag == a.n.leaf && ev.Tag != 0 {
-			a.n.leaf = 0
-			a.lose(peer.Peer(ev.Num))
+			a.dumb(peer.Peer(ev.Num))
 		}
 	case route, routeUpkeep:
 		a.onRoute(ev)
@@ -189,6 +201,11 @@ func (p *Pastry) Drop(q peer.Peer) {
 			}
 		}
 		p.buried(self).Rise(q)
+		for i := range n.met {
+			if n.met[i] == q {
+				n.met[i] = peer.Nobody
+			}
+		}
 		kept := n.hops[:0]
 		for _, h := range n.hops {
 			if h.to != q && h.l.asker != q {
@@ -209,8 +226,47 @@ func (a act) join(epoch uint64) {
 		a.arm(int64(a.env.Rand() % uint64(a.p.o.Period)))
 		return
 	}
-	a.seek()
+	if a.p.o.Listed {
+		a.n.met, a.n.alone = [2]peer.Peer{peer.Nobody, peer.Nobody}, 0
+		a.confirm()
+	} else {
+		a.seek()
+	}
 	a.arm(a.p.o.Period)
+}
+
+// leave takes no part any more. Those who ask are told; where members are listed, so are the leaves, for it was planned.
+func (a act) leave() {
+	if a.n.in && a.p.o.Listed {
+		for _, side := range [][]peer.Peer{a.p.ups(a.self), a.p.downs(a.self)} {
+			for _, q := range side {
+				a.env.Send(q, peer.Event{Kind: tell, Flags: out})
+			}
+		}
+	}
+	a.n.in, a.n.placed, a.n.timer = false, false, 0
+}
+
+// confirm asks the nearest leaf on either side until both have answered since this node joined: then they know of it, and
+// keep none of its keys. Differs from §2.4, where a node joins by a lookup for its own place: where all nodes of a system
+// begin together there is nobody yet who could answer that, but they have the plan's list.
+func (a act) confirm() {
+	n := a.n
+	if n.leaf != 0 {
+		return
+	}
+	for _, side := range [][]peer.Peer{a.p.ups(a.self), a.p.downs(a.self)} {
+		if len(side) > 0 && !slices.Contains(n.met[:], side[0]) {
+			n.alone = 0
+			a.question(side[0], 0)
+			return
+		}
+	}
+	if n.ups+n.downs == 0 && n.knows > 0 && n.alone < lonely {
+		return
+	}
+	n.placed = true
+	n.epoch++
 }
 
 // seek asks for this node's place.
@@ -233,7 +289,15 @@ func (a act) arm(wait int64) {
 func (a act) tick() {
 	a.arm(a.p.o.Period)
 	n, ups, downs := a.n, a.p.ups(a.self), a.p.downs(a.self)
-	if !n.placed || len(ups)+len(downs) == 0 && n.knows > 0 {
+	switch missing := len(ups)+len(downs) == 0 && n.knows > 0; {
+	case a.p.o.Listed && (missing || !n.placed):
+		if missing && n.alone < lonely {
+			n.alone++
+		}
+		a.recall()
+		a.confirm()
+		return
+	case missing, !n.placed:
 		a.seek()
 		return
 	}
@@ -260,9 +324,29 @@ func (a act) tick() {
 			to, row = a.p.entries(a.self)[at], at/digits+1
 		}
 	}
-	n.leaf = peer.Tag(a.env.Rand()) | 1
-	a.env.Send(to, peer.Event{Kind: ask, Tag: n.leaf, Num: row})
-	a.env.After(2*a.wait(), peer.Event{Kind: dumb, Tag: n.leaf, Num: uint64(to)})
+	a.question(to, row)
+}
+
+// question asks a member for its leaves or, where row is not 0, for a row.
+func (a act) question(to peer.Peer, row uint64) {
+	a.n.leaf, a.n.asked = peer.Tag(a.env.Rand())|1, 0
+	a.ask(to, row)
+}
+
+func (a act) ask(to peer.Peer, row uint64) {
+	a.n.asked++
+	a.env.Send(to, peer.Event{Kind: ask, Tag: a.n.leaf, Num: row})
+	a.env.After(2*a.wait(), peer.Event{Kind: dumb, Tag: a.n.leaf, Num: uint64(to)})
+}
+
+// dumb is a member's silence.
+func (a act) dumb(who peer.Peer) {
+	if int(a.n.asked) < a.p.o.Tries {
+		a.ask(who, 0)
+		return
+	}
+	a.n.leaf = 0
+	a.lose(who)
 }
 
 func (a act) onAsk(ev *peer.Event) {
@@ -300,7 +384,7 @@ func (a act) onTell(ev *peer.Event) {
 	n := a.n
 	if ev.Tag != 0 && ev.Tag == n.leaf {
 		n.leaf = 0
-	} else if n.placed && ev.Flags&joined == 0 {
+	} else if n.placed && ev.Flags&(joined|out) == 0 {
 		return // late, or made up
 	}
 	if ev.Flags&out != 0 {
@@ -313,6 +397,11 @@ func (a act) onTell(ev *peer.Event) {
 		if !a.p.buried(a.self).Dead(q, a.now) {
 			a.learn(q)
 		}
+	}
+	n.met = [2]peer.Peer{ev.From, n.met[0]}
+	if a.p.o.Listed && n.in && !n.placed {
+		a.confirm()
+		return
 	}
 	if ev.Flags&joined != 0 && n.in && !n.placed { // all leaves and entries shall know of this node (§2.4)
 		n.placed = true

@@ -175,7 +175,7 @@ func TestLearn(t *testing.T) {
 func FuzzMessages(f *testing.F) {
 	f.Add([]byte("route a key, say so, and lie about it"), uint64(1))
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
-		w := newWorld(t, seed, 8, Options{Leaves: 4, Lookups: 2})
+		w := newWorld(t, seed, 8, Options{Leaves: 4, Lookups: 2, Listed: seed%2 == 1, Tries: 1 + int(seed%3)})
 		w.Start()
 		w.Run(3 * peertest.Second)
 		tag := w.Ask(0, keyspace.Of("key"), 0)

@@ -19,6 +19,11 @@ func (p *Pastry) downs(s peer.Slot) []peer.Peer {
 	return p.leafs[int(s)*p.o.Leaves+p.o.Leaves/2:][:p.nodes[s].downs]
 }
 
+// Table are the members in a slot's table.
+func (p *Pastry) Table(s peer.Slot) []peer.Peer {
+	return slices.DeleteFunc(slices.Clone(p.entries(s)), func(q peer.Peer) bool { return q == peer.Nobody })
+}
+
 func (p *Pastry) buried(s peer.Slot) peer.Graves { return p.dead[int(s)*graves:][:graves] }
 
 // digit i of an identifier, the highest first.
@@ -58,6 +63,29 @@ func nearer(key, a, b peer.ID) bool {
 // know remembers members known from outside, until they do not answer.
 func (a act) know(members []peer.Peer) {
 	a.n.knows = uint8(a.env.Sample(a.p.known[int(a.self)*a.p.o.Contacts:][:a.p.o.Contacts], members))
+	if !a.p.o.Listed {
+		return
+	}
+	// This node may stand elsewhere than before: whom it knew gets a new place, too.
+	before := slices.Concat(a.p.Table(a.self), a.p.ups(a.self), a.p.downs(a.self)) // the table's first, so that it stays as it was
+	a.n.ups, a.n.downs = 0, 0
+	for i := range a.p.entries(a.self) {
+		a.p.entries(a.self)[i] = peer.Nobody
+	}
+	for _, list := range [][]peer.Peer{before, a.env.Shuffled(members)} { // any of those that fit in a place of the table
+		a.recallOf(list)
+	}
+}
+
+// recall takes those known from outside for members again, but for who was silent lately.
+func (a act) recall() { a.recallOf(a.p.known[int(a.self)*a.p.o.Contacts:][:a.n.knows]) }
+
+func (a act) recallOf(list []peer.Peer) {
+	for _, q := range list {
+		if !a.p.buried(a.self).Dead(q, a.now) {
+			a.learn(q)
+		}
+	}
 }
 
 // learn puts a member where it belongs: into the leaf set, if it is among the nearest, and into its place of the table, if
@@ -143,7 +171,11 @@ func (a act) lose(q peer.Peer) {
 	a.large() // before it is forgotten
 	a.p.remove(a.self, q)
 	if dead := a.p.buried(a.self); !dead.Dead(q, a.now) {
-		dead.Bury(int(a.n.graves), q, a.now+buried*a.p.o.Period)
+		periods := int64(buried)
+		if a.p.o.Listed {
+			periods = hidden
+		}
+		dead.Bury(int(a.n.graves), q, a.now+periods*a.p.o.Period)
 		a.n.graves++
 	}
 	if !leaf {
@@ -168,9 +200,7 @@ func (a act) lose(q peer.Peer) {
 	if to == peer.Nobody {
 		return
 	}
-	a.n.leaf = peer.Tag(a.env.Rand()) | 1
-	a.env.Send(to, peer.Event{Kind: ask, Tag: a.n.leaf})
-	a.env.After(2*a.wait(), peer.Event{Kind: dumb, Tag: a.n.leaf, Num: uint64(to)})
+	a.question(to, 0)
 }
 
 // wait is how long an acknowledgement may take.

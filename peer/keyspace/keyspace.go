@@ -28,6 +28,16 @@ func Between(x, a, b peer.ID) bool {
 // the ring without them.
 func Inside(x, a, b peer.ID) bool { return x != b && Between(x, a, b) }
 
+// Alike says whether two places have the same bits wherever mask has ones.
+func Alike(a, b, mask peer.ID) bool {
+	for i := range mask {
+		if (a[i]^b[i])&mask[i] != 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Distance is the way from a up to b, and round if need be: 0 when they are the same.
 func Distance(a, b peer.ID) (d peer.ID) {
 	borrow := uint32(0)

@@ -79,12 +79,16 @@ func (w *Wire) Owns(key peer.ID) (epoch uint64, err error) {
 		return v.Epoch, nil
 	case !v.Owns:
 		return v.Epoch, fmt.Errorf("%s owns no keys: %s", w.o.Self, cmp.Or(v.Why, "it has not joined yet"))
+	case v.Mask != peer.ID{}:
+		return v.Epoch, fmt.Errorf("%s at %x knows of a node nearer to %x by XOR", w.o.Self, v.To[:4], key[:4])
 	default:
 		return v.Epoch, fmt.Errorf("%s owns the keys after %x up to %x, not %x", w.o.Self, v.From[:4], v.To[:4], key[:4])
 	}
 }
 
-func (v *View) holds(key peer.ID) bool { return v.Owns && keyspace.Between(key, v.From, v.To) }
+func (v *View) holds(key peer.ID) bool {
+	return v.Owns && keyspace.Between(key, v.From, v.To) && keyspace.Alike(key, v.To, v.Mask)
+}
 
 // wait returns the flight that answers a question, or its error.
 func (w *Wire) wait(ctx context.Context, q question) (*flight, error) {

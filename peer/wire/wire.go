@@ -65,6 +65,7 @@ type Member struct {
 type View struct {
 	Member   bool
 	From, To peer.ID // owns the keys after From up to and including To, if Owns
+	Mask     peer.ID // by XOR: of those, the keys alone that have To's bits wherever it has ones
 	Owns     bool
 	Epoch    uint64
 	Before   *Member // predecessor, if one is known
@@ -402,13 +403,13 @@ func (w *Wire) publish() {
 	l := &w.loop
 	v := w.o.Machine.See(l.book, 0)
 	old := l.seen
-	same := v.Member == old.Member && v.From == old.From && v.To == old.To && v.Owns == old.Owns && v.Epoch == old.Epoch &&
+	same := v.Member == old.Member && v.From == old.From && v.To == old.To && v.Mask == old.Mask && v.Owns == old.Owns && v.Epoch == old.Epoch &&
 		v.Before == old.Before && slices.Equal(v.After, old.After) && v.Why == old.Why
 	if same {
 		return
 	}
 	l.seen = v
-	out := &View{Member: v.Member, From: v.From, To: v.To, Owns: v.Owns, Epoch: v.Epoch, Whole: v.Whole, Why: v.Why}
+	out := &View{Member: v.Member, From: v.From, To: v.To, Mask: v.Mask, Owns: v.Owns, Epoch: v.Epoch, Whole: v.Whole, Why: v.Why}
 	if v.Before != peer.Nobody {
 		out.Before = l.book.member(v.Before)
 	}

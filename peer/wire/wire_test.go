@@ -106,17 +106,22 @@ func start(t *testing.T, n, members int, o Options, r ring.Options) *fleet {
 }
 
 func startAs(t *testing.T, n, members int, o Options, machine func() Machine) *fleet {
-	f := &fleet{mesh: newMesh(), t: t}
-	for i := range members {
-		var id peer.ID
-		id[0] = byte(256 / members * i)
-		f.members = append(f.members, Member{name(i), id})
+	all := make([]Member, members)
+	for i := range all {
+		all[i].Node = name(i)
+		all[i].Position[0] = byte(256 / members * i)
 	}
+	return startKnowing(t, n, all, o, machine, func(int) []Member { return all })
+}
+
+// startKnowing runs n nodes, the first of them members; each knows its own.
+func startKnowing(t *testing.T, n int, members []Member, o Options, machine func() Machine, knows func(i int) []Member) *fleet {
+	f := &fleet{mesh: newMesh(), t: t, members: members}
 	for i := range n {
 		o.Self, o.Datagrams = name(i), f.end(name(i))
 		o.Machine = machine()
 		w := New(o)
-		w.Members(f.members)
+		w.Members(knows(i))
 		f.wires = append(f.wires, w)
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
