@@ -105,6 +105,9 @@ var floors = map[string]int{
 	"overlay/kademlia":          1,
 	"bench/papers":              7,
 	"overlay/pastry":            1,
+	"overlay/graph":             1,
+	"overlay/cyclon":            1,
+	"overlay/unstructured":      1,
 }
 
 // exceptions are imports within a floor, from → to, each with its reason.
@@ -142,12 +145,12 @@ var owners = map[string]string{
 }
 
 // pure packages decide: they read no clock, open nothing and start nothing.
-var pure = []string{"system", "placement", "route", "architecture", "peer", "peer/keyspace", "overlay/ring", "overlay/chord", "overlay/kademlia", "overlay/pastry"}
+var pure = []string{"system", "placement", "route", "architecture", "peer", "peer/keyspace", "overlay/ring", "overlay/chord", "overlay/kademlia", "overlay/pastry", "overlay/cyclon", "overlay/unstructured", "overlay/graph"}
 
 // machines turn events into effects, the same ones for the same events: beside our own words they import
 // these alone.
 var (
-	machines = []string{"peer", "overlay/ring", "overlay/chord", "overlay/kademlia", "overlay/pastry"}
+	machines = []string{"peer", "overlay/ring", "overlay/chord", "overlay/kademlia", "overlay/pastry", "overlay/cyclon", "overlay/unstructured"}
 	tools    = []string{"bytes", "encoding/binary", "errors", "fmt", "math/bits", "slices"}
 )
 

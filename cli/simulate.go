@@ -15,6 +15,7 @@ import (
 	"servent/driver/process"
 	"servent/overlay"
 	"servent/overlay/study"
+	"servent/overlay/unstructured"
 	"servent/system"
 )
 
@@ -23,6 +24,8 @@ type simulateOptions struct {
 	nodes, lookups, sweep, most string
 	kill, loss                  string
 	delay, churn                string
+	search, holders             string
+	given                       func(flag string) bool
 	study                       study.Options
 }
 
@@ -30,7 +33,10 @@ func (e *env) simulateCmd() *cobra.Command {
 	var o simulateOptions
 	var names, lines []string
 	for _, p := range overlay.Protocols() {
-		names, lines = append(names, p.Name), append(lines, fmt.Sprintf("  %-9s %s\n", p.Name, p.Means))
+		names, lines = append(names, p.Name), append(lines, fmt.Sprintf("  %-10s %s\n", p.Name, p.Means))
+	}
+	for _, g := range overlay.Graphs() {
+		names, lines = append(names, g.Name), append(lines, fmt.Sprintf("  %-10s %s\n", g.Name, g.Means))
 	}
 	cmd := &cobra.Command{
 		Use:   "simulate OVERLAY",
@@ -41,10 +47,13 @@ func (e *env) simulateCmd() *cobra.Command {
 		Example: "  servent simulate ring -n 1e3\n" +
 			"  servent simulate ring -n 100 --kill 25% --lookups 1e4\n" +
 			"  servent simulate chord -n 1e6 --for 10s --upkeep 30s\n" +
-			"  servent simulate ring --sweep 2..1e3",
+			"  servent simulate ring --sweep 2..1e3\n" +
+			"  servent simulate cyclon -n 1e4 --kill 50%\n" +
+			"  servent simulate scale-free -n 1e4 --search walk --holders 100",
 		Args:      cobra.ExactArgs(1),
 		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o.given = cmd.Flags().Changed
 			return e.simulate(cmd.Context(), args[0], o)
 		},
 	}
@@ -52,8 +61,8 @@ func (e *env) simulateCmd() *cobra.Command {
 	f.StringVarP(&o.nodes, "nodes", "n", "1e3", "`N` nodes")
 	f.StringVar(&o.sweep, "sweep", "", "several numbers of nodes, `A..B`, instead of -n")
 	f.Uint64Var(&o.study.Seed, "seed", 1, "`N` of every draw; one seed is one run")
-	f.StringVar(&o.lookups, "lookups", "1e4", "`N` lookups, spread over --for")
-	f.DurationVar(&o.study.For, "for", time.Minute, "how long lookups begin, virtual")
+	f.StringVar(&o.lookups, "lookups", "1e4", "`N` lookups, spread over --for; of overlays without keys default 100")
+	f.DurationVar(&o.study.For, "for", time.Minute, "how long lookups begin, virtual; of cyclon default 10m, sixty cycles")
 	f.StringVar(&o.delay, "delay", "10ms..100ms", "`A..B`, of a message from node to node")
 	f.BoolVar(&o.study.Plane, "plane", false, "nodes lie on a square, and delays are distances; else each message draws its own")
 	f.StringVar(&o.loss, "loss", "0", "`PERCENT` of the messages that are lost")
@@ -61,7 +70,12 @@ func (e *env) simulateCmd() *cobra.Command {
 	f.DurationVar(&o.study.KillAt, "kill-at", 0, "when, after the first lookup; default just before it")
 	f.StringVar(&o.churn, "churn", "", "nodes die after `UP` in the mean and come again after as long, or UP/DOWN")
 	f.BoolVar(&o.study.Join, "join", false, "nodes join one after the other; else they have been members for long")
-	f.DurationVar(&o.study.Period, "upkeep", 0, "how often a node looks at its neighbours, or refreshes a bucket; default as nodes do, twice a second, or every 30s")
+	f.DurationVar(&o.study.Period, "upkeep", 0, "how often a node looks at its neighbours, or refreshes a bucket; default as nodes do, twice a second, or every 30s; of cyclon every 10s, of random and scale-free every second")
+	f.StringVar(&o.search, "search", "flood", "`WAY` of random and scale-free: "+strings.Join(unstructured.Words(), ", "))
+	f.StringVar(&o.holders, "holders", "10", "`N` nodes that hold what is searched for")
+	f.IntVar(&o.study.Far, "far", 0, "`N` links that a flood goes; default all")
+	f.BoolVar(&o.study.Attack, "attack", false, "--kill takes the nodes with most neighbours")
+	f.BoolVar(&o.study.Lattice, "lattice", false, "cyclon begins with neighbours on a circle; else with any")
 	f.IntVar(&o.study.Shards, "shards", 0, "`N` goroutines that share the nodes; default 1, and from 1e5 nodes on one a processor")
 	f.StringVar(&o.most, "events", "1e8", "refuse what would take more than `N` events")
 	return cmd
@@ -82,6 +96,9 @@ func (e *env) simulate(ctx context.Context, name string, o simulateOptions) erro
 	runs, err := o.runs(name)
 	if err != nil {
 		return misuse{err}
+	}
+	if runs[0].Graph.New != nil {
+		return e.simulateGraphs(ctx, runs)
 	}
 	p := progress{e: e, began: time.Now(), of: len(runs)}
 	for _, r := range runs {
@@ -128,17 +145,10 @@ func (e *env) simulate(ctx context.Context, name string, o simulateOptions) erro
 
 // runs reads the words.
 func (o simulateOptions) runs(name string) ([]study.Options, error) {
-	all := overlay.Protocols()
-	i := slices.IndexFunc(all, func(p overlay.Protocol) bool { return p.Name == name })
-	if i < 0 {
-		var names []string
-		for _, p := range all {
-			names = append(names, p.Name)
-		}
-		return nil, &system.Hint{Err: fmt.Errorf("want an overlay, %s; have %q", strings.Join(names, ", "), name), Next: "servent simulate " + names[0] + " -n 1e3"}
-	}
 	s := o.study
-	s.Overlay = all[i]
+	if err := o.choose(name, &s); err != nil {
+		return nil, err
+	}
 	var err error
 	read := func(flag, word string, into func(string) error) {
 		if err == nil {
@@ -148,6 +158,19 @@ func (o simulateOptions) runs(name string) ([]study.Options, error) {
 		}
 	}
 	var most int
+	read("search", o.search, func(w string) error {
+		i := slices.Index(unstructured.Words(), w)
+		if s.Search = unstructured.Search(max(i, 0)); i < 0 {
+			return fmt.Errorf("want %s, have %q", strings.Join(unstructured.Words(), ", "), w)
+		}
+		return nil
+	})
+	read("holders", o.holders, func(w string) (e error) {
+		if s.Holders, e = whole(w); e == nil && s.Holders < 1 {
+			e = fmt.Errorf("want 1 or more, have %d", s.Holders)
+		}
+		return e
+	})
 	read("nodes", o.nodes, func(w string) (e error) { s.Nodes, e = whole(w); return e })
 	read("lookups", o.lookups, func(w string) (e error) { s.Lookups, e = whole(w); return e })
 	read("events", o.most, func(w string) (e error) { most, e = whole(w); return e })
@@ -180,6 +203,45 @@ func (o simulateOptions) runs(name string) ([]study.Options, error) {
 			Next: fmt.Sprintf("fewer nodes (-n), fewer --lookups, a shorter --for, shorter --delay, or --events %s", enough(events))}
 	}
 	return runs, nil
+}
+
+// choose finds the overlay, and refuses words that say nothing of it.
+func (o *simulateOptions) choose(name string, s *study.Options) error {
+	of := func(words ...string) error {
+		for _, w := range words {
+			if o.given != nil && o.given(w) {
+				return &system.Hint{Err: fmt.Errorf("--%s says nothing of %s", w, name), Next: "servent simulate --help"}
+			}
+		}
+		return nil
+	}
+	var names []string
+	for _, p := range overlay.Protocols() {
+		if p.Name == name {
+			s.Overlay = p
+			return of("search", "holders", "far", "attack", "lattice")
+		}
+		names = append(names, p.Name)
+	}
+	for _, g := range overlay.Graphs() {
+		if g.Name != name {
+			names = append(names, g.Name)
+			continue
+		}
+		s.Graph = g
+		if o.given != nil && !o.given("for") {
+			s.For = time.Duration(g.For * float64(time.Second))
+		}
+		if !g.Searches {
+			o.lookups = "0"
+			return of("lookups", "search", "holders", "far")
+		}
+		if o.given != nil && !o.given("lookups") {
+			o.lookups = "100"
+		}
+		return nil
+	}
+	return &system.Hint{Err: fmt.Errorf("want an overlay, %s; have %q", strings.Join(names, ", "), name), Next: "servent simulate " + names[0] + " -n 1e3"}
 }
 
 // enough is a round number that is no less.
@@ -278,7 +340,7 @@ func (p *progress) show(i int, o study.Options, now study.Progress) {
 	}
 	p.shown, p.last = true, time.Now()
 	done := (p.before + now.Done*study.Foretell(o)) / p.total
-	line := fmt.Sprintf("%s of %d, %s: %.0f %%, %s events, about %s left", o.Overlay.Name, o.Nodes, now.Doing, 100*done, large(float64(now.Events)),
+	line := fmt.Sprintf("%s of %d, %s: %.0f %%, %s events, about %s left", o.Overlay.Name+o.Graph.Name, o.Nodes, now.Doing, 100*done, large(float64(now.Events)),
 		time.Duration(took.Seconds()*(1-done)/max(done, 1e-3)*1e9).Round(time.Second))
 	if p.of > 1 {
 		line = fmt.Sprintf("%d/%d  ", i+1, p.of) + line

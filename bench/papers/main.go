@@ -15,6 +15,7 @@ import (
 
 	"servent/overlay"
 	"servent/overlay/study"
+	"servent/overlay/unstructured"
 )
 
 func main() {
@@ -46,7 +47,7 @@ type papers struct {
 // tables prints all, with at most so many nodes, and returns what does not agree.
 func tables(ctx context.Context, w io.Writer, most int) ([]string, error) {
 	p := &papers{ctx: ctx, w: w, most: most}
-	for _, table := range []func() error{p.hops, p.keys, p.deaths, p.shards} {
+	for _, table := range []func() error{p.hops, p.keys, p.deaths, p.views, p.searches, p.survival, p.shards} {
 		if err := table(); err != nil {
 			return p.wrong, err
 		}
@@ -164,21 +165,39 @@ func (p *papers) deaths() error {
 func (p *papers) shards() error {
 	n := min(p.most/5, 500)
 	fmt.Fprintf(p.w, "\n## One seed is one run\n\n%d nodes, a fifth of which dies, 0.2 %% of the messages lost. The hash of all events over 1, 2, 3, 7 and 16 shards:\n\n| overlay | event hash | shards |\n|---|---|---|\n", n)
-	for _, row := range overlay.Protocols() {
-		var hash string
+	same := func(name string, hash func(study.Options) (string, error)) error {
+		var first string
 		for _, shards := range []int{1, 2, 3, 7, 16} {
-			r, err := p.run(row.Name, study.Options{Nodes: n, Lookups: 500, For: 10 * time.Second, Loss: 0.002, Kill: 0.2, KillAt: 3 * time.Second, Shards: shards})
+			got, err := hash(study.Options{Nodes: n, Lookups: 500, For: 10 * time.Second, Loss: 0.002, Kill: 0.2, KillAt: 3 * time.Second, Shards: shards})
 			if err != nil {
 				return err
 			}
-			if hash == "" {
-				hash = r.Hash
+			if first == "" {
+				first = got
 			}
-			if r.Hash != hash {
-				p.wrong = append(p.wrong, fmt.Sprintf("%s over %d shards: hash %s, over one %s", row.Name, shards, r.Hash, hash))
+			if got != first {
+				p.wrong = append(p.wrong, fmt.Sprintf("%s over %d shards: hash %s, over one %s", name, shards, got, first))
 			}
 		}
-		fmt.Fprintf(p.w, "| %s | %s | the same |\n", row.Name, hash)
+		fmt.Fprintf(p.w, "| %s | %s | the same |\n", name, first)
+		return nil
+	}
+	for _, row := range overlay.Protocols() {
+		if err := same(row.Name, func(o study.Options) (string, error) {
+			r, err := p.run(row.Name, o)
+			return r.Hash, err
+		}); err != nil {
+			return err
+		}
+	}
+	for _, row := range overlay.Graphs() {
+		if err := same(row.Name, func(o study.Options) (string, error) {
+			o.Search, o.Lookups, o.Period = unstructured.Walk, 50, time.Second
+			r, err := p.graph(row.Name, o)
+			return r.Hash, err
+		}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

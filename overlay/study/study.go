@@ -13,13 +13,15 @@ import (
 	"time"
 
 	"servent/overlay"
+	"servent/overlay/unstructured"
 	"servent/peer"
 	"servent/peer/sim"
 )
 
 // Options of a Run. Overlay and Nodes are needed.
 type Options struct {
-	Overlay overlay.Protocol
+	Overlay overlay.Protocol // of a Run
+	Graph   overlay.Graph    // of a RunGraph, instead
 	Nodes   int
 	Seed    uint64
 	Lookups int           // over all of For
@@ -36,6 +38,13 @@ type Options struct {
 	Period  time.Duration // between a node's looks at its neighbours; 0 means what nodes have
 	Shards  int           // as in sim.Options
 	Tell    func(Progress)
+
+	// Of a RunGraph alone.
+	Search  unstructured.Search
+	Holders int  // nodes that have what is searched for; 0 means 10
+	Far     int  // links that a flood goes; 0 means all, and of one that widens 32
+	Attack  bool // Kill takes the nodes with most neighbours, not any
+	Lattice bool // nodes begin with their neighbours on a circle, the worst of orders
 }
 
 // Progress is how far a run has come.
@@ -127,6 +136,9 @@ func (o *Options) defaults() {
 	if o.Down <= 0 {
 		o.Down = o.Up
 	}
+	if o.Graph.New != nil {
+		o.graphDefaults()
+	}
 }
 
 // plan is what the machine is made for.
@@ -141,6 +153,9 @@ func (o *Options) plan() overlay.Plan {
 // Foretell is about how many events a run will take.
 func Foretell(o Options) float64 {
 	o.defaults()
+	if o.Graph.New != nil {
+		return foretellGraph(o)
+	}
 	n, seconds := float64(o.Nodes), o.For.Seconds()+settle/1e9
 	if o.Lookups > 0 {
 		seconds += float64(o.Overlay.Longest(o.plan())) / 1e9
@@ -181,21 +196,38 @@ func Check(o Options) error {
 		return errors.New("churn: want durations above 0")
 	case o.Up > 0 && o.Kill > 0:
 		return errors.New("want deaths together or churn, have both")
+	case o.Graph.New != nil:
+		return checkGraph(o)
 	case o.Lookups > 0 && o.Overlay.Most > 0 && o.Nodes > o.Overlay.Most:
 		return fmt.Errorf("%s: at most %d nodes can look keys up: %s", o.Overlay.Name, o.Overlay.Most, o.Overlay.Limit)
 	}
 	return nil
 }
 
-// run is one run's state.
-type run struct {
+// world is the network of a run and its time.
+type world struct {
 	o      Options
-	m      overlay.Machine
 	net    *sim.Sim
 	rnd    *rand.Rand
 	fail   error // ctx's, when it ended
 	expect float64
 	live   int
+	node   float64 // seconds that nodes have lived since it was set to 0
+}
+
+func newWorld(o Options, m peer.Protocol) world {
+	var links sim.Links = sim.Uniform{From: int64(o.From), To: int64(o.To)}
+	if o.Plane {
+		links = sim.Plane{From: int64(o.From), To: int64(o.To), Seed: o.Seed}
+	}
+	return world{o: o, rnd: rand.New(rand.NewPCG(o.Seed, 1)), expect: Foretell(o), live: o.Nodes,
+		net: sim.New(sim.Options{Machine: m, Places: sim.Places(o.Seed, o.Nodes), Seed: o.Seed, Links: links, Loss: o.Loss, Shards: o.Shards})}
+}
+
+// run is one run's state.
+type run struct {
+	world
+	m      overlay.Machine
 	begin  int64        // lookups may start
 	base   sim.Counters // at begin
 	churn  *sim.Churn
@@ -208,7 +240,6 @@ type run struct {
 	took   float64   // seconds, of right ones together
 	broken peer.Slot // where the overlay was found not whole
 	died   int64
-	node   float64 // seconds that nodes have lived since begin
 	res    Result
 }
 
@@ -218,22 +249,14 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	o.defaults()
-	r := &run{o: o, m: o.Overlay.New(o.plan()), rnd: rand.New(rand.NewPCG(o.Seed, 1)), expect: Foretell(o),
-		live: o.Nodes, opens: make([]int32, o.Nodes), hops: make([]uint64, math.MaxUint16+1)}
-	var links sim.Links = sim.Uniform{From: int64(o.From), To: int64(o.To)}
-	if o.Plane {
-		links = sim.Plane{From: int64(o.From), To: int64(o.To), Seed: o.Seed}
-	}
-	r.net = sim.New(sim.Options{Machine: r.m, Places: sim.Places(o.Seed, o.Nodes), Seed: o.Seed, Links: links, Loss: o.Loss, Shards: o.Shards})
+	m := o.Overlay.New(o.plan())
+	r := &run{world: newWorld(o, m), m: m, opens: make([]int32, o.Nodes), hops: make([]uint64, math.MaxUint16+1)}
 	r.res = Result{Simulated: true, Overlay: o.Overlay.Name, Nodes: o.Nodes, Seed: o.Seed, Loss: o.Loss}
 	if o.Join {
-		r.join(ctx)
+		r.res.Joined = r.join(ctx, r.whole)
 	} else {
 		r.m.Settle(r.net)
-		for s := range o.Nodes {
-			r.net.Command(0, peer.Slot(s), peer.Event{Kind: peer.Join})
-		}
-		r.until(ctx, "settling", r.net.Now()+settle)
+		r.joinAll(ctx)
 	}
 	r.begin, r.base = r.net.Now(), r.net.Counters()
 	r.look(ctx)
@@ -242,7 +265,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 }
 
 // until lets time go by to a moment, and says so once a step. It returns false when ctx has ended.
-func (r *run) until(ctx context.Context, doing string, end int64) bool {
+func (r *world) until(ctx context.Context, doing string, end int64) bool {
 	for r.net.Now() < end && r.fail == nil {
 		before := r.net.Now()
 		r.fail = r.net.Run(ctx, min(before+step, end))
@@ -255,8 +278,16 @@ func (r *run) until(ctx context.Context, doing string, end int64) bool {
 	return r.fail == nil
 }
 
-// join has the nodes join one after the other, in random order, and waits until they are one overlay.
-func (r *run) join(ctx context.Context) {
+// joinAll has nodes that know what they would if all had been members for long take part.
+func (r *world) joinAll(ctx context.Context) {
+	for s := range r.o.Nodes {
+		r.net.Command(0, peer.Slot(s), peer.Event{Kind: peer.Join})
+	}
+	r.until(ctx, "settling", r.net.Now()+settle)
+}
+
+// join has the nodes join one after the other, in random order, and returns how many seconds later they are one overlay.
+func (r *world) join(ctx context.Context, whole func() bool) *float64 {
 	order := r.rnd.Perm(r.o.Nodes)
 	for i, s := range order {
 		if i > 0 {
@@ -264,24 +295,24 @@ func (r *run) join(ctx context.Context) {
 		}
 		r.net.Command(r.net.Now(), peer.Slot(s), peer.Event{Kind: peer.Join})
 		if !r.until(ctx, "joining", r.net.Now()+joinEvery) {
-			return
+			return nil
 		}
 	}
 	start := r.net.Now()
 	for r.net.Now()-start < joinLimit {
-		if r.whole() {
+		if whole() {
 			after := float64(r.net.Now()-start) / 1e9
-			r.res.Joined = &after
-			return
+			return &after
 		}
 		if !r.until(ctx, "joining", r.net.Now()+step) {
-			return
+			return nil
 		}
 	}
+	return nil
 }
 
 // some draws members that live, some of them twice.
-func (r *run) some(among []int) []peer.Peer {
+func (r *world) some(among []int) []peer.Peer {
 	var all []peer.Peer
 	for range 4 * contacts {
 		if s := among[r.rnd.IntN(len(among))]; len(all) < contacts && !r.net.Down(peer.Slot(s)) {
@@ -447,6 +478,11 @@ func (r *run) changed(s peer.Slot, up bool) {
 		return
 	}
 	r.live++
+	r.again(s)
+}
+
+// again tells a node that begins a new life of some members.
+func (r *world) again(s peer.Slot) {
 	var all []peer.Peer
 	for range 16 * contacts {
 		p := peer.Slot(r.rnd.IntN(r.o.Nodes))

@@ -103,7 +103,7 @@ func Places(seed uint64, n int) []peer.ID {
 
 func (w *World) push(at int64, to peer.Slot, ev peer.Event) {
 	w.seq++
-	ev.Peers = slices.Clone(ev.Peers)
+	ev.Peers, ev.Data = slices.Clone(ev.Peers), slices.Clone(ev.Data)
 	heap.Push(&w.queue, pending{at, w.seq, to, ev})
 }
 
@@ -127,7 +127,7 @@ func (w *World) Handle(s peer.Slot, ev *peer.Event) {
 			e.From = peer.Nobody
 			w.push(w.Now+f.After, s, e)
 		case peer.Answer:
-			e.Peers = slices.Clone(e.Peers)
+			e.Peers, e.Data = slices.Clone(e.Peers), slices.Clone(e.Data)
 			w.Done[e.Tag] = e
 		case peer.Send, peer.Forward:
 			if f.Action == peer.Forward {
