@@ -112,7 +112,7 @@ func (c *conn) serve() {
 			return
 		}
 		keep := false
-		if keep, hijacked = c.answer(r); !keep {
+		if keep, hijacked = c.answer(r, c.e.h, false); !keep {
 			return
 		}
 	}
@@ -251,13 +251,13 @@ func (c *conn) writeBy() {
 	}
 }
 
-// answer has the handler answer one request. keep says that another one may follow.
-func (c *conn) answer(r *http.Request) (keep, hijacked bool) {
+// answer has a handler answer one request. read says that its body was read already. keep says that another one may follow.
+func (c *conn) answer(r *http.Request, h http.Handler, read bool) (keep, hijacked bool) {
 	w := &answer{c: c, r: r, length: -1}
 	lent := h1.Lend()
 	c.out = (*lent)[:0]
 	defer func() { h1.Return(lent); c.out = nil }()
-	if r.ContentLength != 0 {
+	if r.ContentLength != 0 && !read {
 		w.body = &incoming{w: w, body: h1.NewBody(c.in, r.ContentLength, r.Trailer)}
 		w.body.asks.Store(r.ProtoMinor > 0 && r.Header["Expect"] != nil)
 		r.Body = w.body
@@ -265,7 +265,7 @@ func (c *conn) answer(r *http.Request) (keep, hijacked bool) {
 		r.Body = http.NoBody
 		c.look()
 	}
-	cut := c.handle(w, r)
+	cut := c.handle(w, r, h)
 	defer func() { w.err = net.ErrClosed }() // whoever still holds it writes nothing into the next answer
 	if w.hijacked {
 		return false, true
@@ -276,13 +276,16 @@ func (c *conn) answer(r *http.Request) (keep, hijacked bool) {
 		w.abort()
 		return false, false
 	case !w.finish() || c.Err() != nil:
+		if w.lingers {
+			c.lastWord()
+		}
 		return false, false
 	}
 	return true, false
 }
 
 // handle calls the handler; cut says that its answer must not end as if it were whole.
-func (c *conn) handle(w *answer, r *http.Request) (cut bool) {
+func (c *conn) handle(w *answer, r *http.Request, h http.Handler) (cut bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			if cut = true; p != http.ErrAbortHandler {
@@ -294,7 +297,7 @@ func (c *conn) handle(w *answer, r *http.Request) (cut bool) {
 		w.Header().Set("Content-Length", "0")
 		return false
 	}
-	c.e.h.ServeHTTP(w, r)
+	h.ServeHTTP(w, r)
 	return false
 }
 

@@ -150,9 +150,15 @@ func (s *Switch) To(pick func(*route.Table) (route.Instance, bool)) http.Handler
 	return s.handler(func(t *route.Table) route.Target { return t.One(pick) })
 }
 
-func (s *Switch) handler(aim func(*route.Table) route.Target) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.enter(w, r, aim) })
+func (s *Switch) handler(aim func(*route.Table) route.Target) http.Handler { return &door{s, aim} }
+
+// door leads to where aim says.
+type door struct {
+	s   *Switch
+	aim func(*route.Table) route.Target
 }
+
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.s.enter(w, r, d.aim) }
 
 // enter takes a request from outside this switch: from a user or from a program.
 func (s *Switch) enter(w http.ResponseWriter, r *http.Request, aim func(*route.Table) route.Target) {
@@ -184,12 +190,6 @@ func (s *Switch) table() *route.Table {
 		return t
 	}
 	return &route.Table{Self: s.o.Self}
-}
-
-// place is an instance where it was asked.
-type place struct {
-	id   system.InstanceID
-	node system.NodeID
 }
 
 // suspect marks who refused or broke; when a node cannot be reached, all its instances.
