@@ -262,7 +262,9 @@ func (w *answer) vector(p []byte) error {
 	w.left = true
 	tcp, ok := proxy.TCP(w.c.nc)
 	var err error
-	if !ok || len(out) == 0 {
+	if never, is := w.c.nc.(interface{ WriteBoth(a, b []byte) error }); is {
+		err = never.WriteBoth(out, p)
+	} else if !ok || len(out) == 0 {
 		if len(out) > 0 {
 			err = w.c.write(out)
 		}

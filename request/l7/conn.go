@@ -40,7 +40,8 @@ type conn struct {
 	nc     net.Conn
 	raw    syscall.RawConn // nil: the platform waits by reading
 	in     *h1.Reader
-	tls    bool // a handshake was begun
+	tls    bool  // a handshake was begun
+	home   *loop // that it comes from and goes back to; nil: none
 	remote string
 	model  *http.Request            // with this context, for copies
 	out    []byte                   // of the present answer, that has not left
@@ -67,8 +68,8 @@ const (
 	atBody
 )
 
-func newConn(e *engine, nc net.Conn) *conn {
-	c := &conn{e: e, nc: nc, remote: nc.RemoteAddr().String()}
+func newConn(e *engine, nc net.Conn, remote string) *conn {
+	c := &conn{e: e, nc: nc, remote: remote}
 	c.Context, c.cancel = context.WithCancel(e.base)
 	c.raw = rawConn(nc)
 	c.in = h1.NewReader(c)
@@ -84,8 +85,8 @@ func (c *conn) left() {
 	}
 }
 
-// serve answers the connection's requests until there are no more.
-func (c *conn) serve() {
+// serve answers the connection's requests until there are no more; first (nil: nothing) is done before, and says whether there may be any.
+func (c *conn) serve(first func() (keep, hijacked bool)) {
 	hijacked := false
 	defer func() {
 		c.left()
@@ -94,9 +95,21 @@ func (c *conn) serve() {
 			_ = c.nc.Close()
 			c.e.leave(c)
 		}
+		if c.home != nil {
+			c.home.lent.Add(-1)
+		}
 		c.e.gone.Done()
 	}()
+	if first != nil {
+		keep := false
+		if keep, hijacked = first(); !keep {
+			return
+		}
+	}
 	for wait := c.e.s.headFor; ; wait = idleWait {
+		if c.home != nil && !c.tls && c.in.Buffered() == 0 && c.e.events() && c.home.adopt(c.nc, c.e, c.remote) {
+			return
+		}
 		if !c.await(wait) {
 			return
 		}

@@ -68,6 +68,7 @@ type Switch struct {
 	pickers          sync.Map // service and policy → route.Picker
 	budgets          sync.Map // system.ServiceName → *route.Budget
 	turns            route.Turns
+	loops            loops
 	served           sync.Map // system.InstanceID → *atomic.Int64, requests that this node's instances hold
 	waiting          atomic.Int64
 }
