@@ -5,7 +5,8 @@
 // [route.Table] and is handed the ways out. Start at [Switch]; the life of a request is [exchange.run].
 //
 // Users and programs are served by an engine of its own ([Switch.Serve], conn, answer), a goroutine for each connection, and
-// the instances of this node are asked by a pool of its own (upstreams); both speak by the codec of [servent/request/h1]. The same
+// the instances of this node are asked by a pool of its own (upstreams); both speak by the codec of [servent/request/h1]. Where a
+// service wants it, loops serve instead, each client a finite-state machine (loop, machine), and hand over what is not small. The same
 // exchange runs on net/http's server and client: between nodes, and in place of the engine by Options.Reference, which it is tested against.
 package l7
 
