@@ -13,6 +13,9 @@ import (
 // ModelOne is the server model of a door that serves one request, or connection, at a time: the others wait for their turn.
 const ModelOne = "one"
 
+// ModelEvents is the server model of a door that serves all its clients by events, with no thread of control of their own.
+const ModelEvents = "fsm"
+
 // ErrTurn says that a turn did not come.
 var ErrTurn = errors.New("this door serves one at a time, and others were before it")
 

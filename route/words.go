@@ -35,8 +35,11 @@ func (s *Service) Words() string {
 	default:
 		text += "; clients stay by " + s.Switch.Sticky
 	}
-	if s.Switch.Model == ModelOne {
+	switch s.Switch.Model {
+	case ModelOne:
 		text += "; each door serves one at a time"
+	case ModelEvents:
+		text += "; each door serves by events"
 	}
 	return text
 }

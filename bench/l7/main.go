@@ -36,7 +36,7 @@ import (
 var (
 	rounds = flag.Int("rounds", 10, "rounds of each row")
 	each   = flag.Duration("each", time.Second, "length of one measurement")
-	only   = flag.String("only", "", "proxies to measure, separated by commas; empty: all")
+	only   = flag.String("only", "", "proxies to measure, separated by semicolons; empty: all")
 	secure = flag.Bool("tls", false, "clients come by TLS")
 )
 
@@ -68,8 +68,11 @@ func serve(engine, listen, instance, pair string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	in := route.Instance{ID: "web/1", Node: "node-1", Local: true, Address: instance}
-	table := &route.Table{Self: "node-1", Generation: 1, Nodes: []system.NodeID{"node-1"},
-		Services: map[system.ServiceName]*route.Service{"web": {Name: "web", Instances: []route.Instance{in}}}}
+	service := &route.Service{Name: "web", Instances: []route.Instance{in}}
+	if engine == route.ModelEvents {
+		service.Switch.Model = engine
+	}
+	table := &route.Table{Self: "node-1", Generation: 1, Nodes: []system.NodeID{"node-1"}, Services: map[system.ServiceName]*route.Service{"web": service}}
 	s := l7.New(l7.Options{Self: "node-1", Table: func() *route.Table { return table }, Meter: &meter.Book{}, TLS: conf, Reference: engine == "reference",
 		Local: func(id system.InstanceID) (driver.Endpoint, bool) {
 			return driver.Endpoint{Address: instance}, id == in.ID
@@ -113,6 +116,8 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	before := loadavg()
+	idlers := idleConns()
+	held := max(4096, idlers+500) // that a proxy may have
 	dir, err := os.MkdirTemp("", "l7")
 	if err != nil {
 		return err
@@ -160,7 +165,7 @@ func run() error {
 		}
 		return path
 	}
-	const nginx = "daemon off; master_process off; worker_processes 1; error_log stderr crit; pid %[1]s/%[2]s.pid;\nevents { worker_connections 4096; }\n" +
+	const nginx = "daemon off; master_process off; worker_processes 1; error_log stderr crit; pid %[1]s/%[2]s.pid;\nevents { worker_connections 24000; }\n" +
 		"http { access_log off; keepalive_requests 1000000000; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;\n%[3]s }\n"
 	own := "" // else it would drop its rights to nobody's, who may not read the folder
 	if os.Geteuid() == 0 {
@@ -189,7 +194,7 @@ func run() error {
 	}
 	proxies := []*proxy{
 		{"HAProxy", version("haproxy", "-v"), func(listen string) *exec.Cmd {
-			return pinned(0, "haproxy", "-db", "-f", file("haproxy.cfg", fmt.Sprintf("global\n nbthread 1\n maxconn 4096\n tune.pool-high-fd-ratio 90\ndefaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n http-reuse always\n option forwardfor\n retries 2\nfrontend f\n bind %s backlog 4096%s\n default_backend b\nbackend b\n balance random(2)\n server s %s\n", listen, bind, backend)))
+			return pinned(0, "haproxy", "-db", "-f", file("haproxy.cfg", fmt.Sprintf("global\n nbthread 1\n maxconn %d\n tune.pool-high-fd-ratio 90\ndefaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n http-reuse always\n option forwardfor\n retries 2\nfrontend f\n bind %s backlog 4096%s\n default_backend b\nbackend b\n balance random(2)\n server s %s\n", held, listen, bind, backend)))
 		}},
 		{"nginx", version("nginx", "-v"), func(listen string) *exec.Cmd {
 			return pinned(0, "nginx", "-c", file("proxy.conf", own+fmt.Sprintf(nginx, dir, "proxy", fmt.Sprintf("upstream b { random two least_conn; server %s; keepalive 512; keepalive_requests 1000000000; }\n server { listen %s backlog=4096%s; location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_max_temp_file_size 0; } }", backend, listen, ssl))))
@@ -207,8 +212,11 @@ func run() error {
 		proxies = append(proxies, &proxy{"Servent on net/http", runtime.Version(), ours("reference")})
 	}
 	proxies = append(proxies, &proxy{"Servent", runtime.Version(), ours("engine")})
+	if !*secure && runtime.GOOS == "linux" { // machines speak no TLS
+		proxies = append(proxies, &proxy{"Servent, fsm", runtime.Version(), ours(route.ModelEvents)})
+	}
 	if *only != "" {
-		proxies = slices.DeleteFunc(proxies, func(p *proxy) bool { return !slices.Contains(strings.Split(*only, ","), p.name) })
+		proxies = slices.DeleteFunc(proxies, func(p *proxy) bool { return !slices.Contains(strings.Split(*only, ";"), p.name) })
 	}
 	got := map[string][][]sample{} // load → proxy → rounds
 	for _, l := range loads {
@@ -236,7 +244,30 @@ func run() error {
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, *rounds)
 	}
+	kept := make([][]sample, len(proxies))
+	for range min(*rounds, 3) {
+		for i, p := range proxies {
+			listen, err := free()
+			if err != nil {
+				return err
+			}
+			cmd, err := start(p.start(listen), listen)
+			if err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			each, err := keeps(cmd.Process.Pid, listen, idlers)
+			end(cmd)
+			if err != nil {
+				return fmt.Errorf("%s, idle connections: %w", p.name, err)
+			}
+			kept[i] = append(kept[i], sample{cpu: each})
+		}
+	}
 	report(before, proxies, got)
+	fmt.Printf("\n## Memory of an idle connection\n\nOf %d that have had an answer of 1 KiB each; resident memory of the proxy, after less before.\n\n| | KiB |\n|---|---|\n", idlers)
+	for i, p := range proxies {
+		fmt.Printf("| %s | %.1f |\n", p.name, median(kept[i], func(s sample) float64 { return s.cpu }))
+	}
 	return nil
 }
 
@@ -262,16 +293,16 @@ func report(before string, proxies []*proxy, got map[string][][]sample) {
 	for _, l := range loads {
 		fmt.Printf("\n## %s\n\n| | CPU µs a request | requests/s | p50", l.name)
 		for _, p := range proxies {
-			if p.name != "Servent" {
+			if peers(p) {
 				fmt.Printf(" | efficiency against %s", strings.TrimPrefix(p.name, "Servent on "))
 			}
 		}
-		fmt.Printf(" |\n|---|---|---|---%s|\n", strings.Repeat("|---", len(proxies)-1))
+		fmt.Printf(" |\n|---|---|---|---%s|\n", strings.Repeat("|---", len(slices.DeleteFunc(slices.Clone(proxies), func(p *proxy) bool { return !peers(p) }))))
 		for i, p := range proxies {
 			all := got[l.name][i]
 			fmt.Printf("| %s | %.1f | %.0f | %s", p.name, median(all, func(s sample) float64 { return s.cpu }), median(all, func(s sample) float64 { return s.rate }), middle(all).p50)
 			for j, peer := range proxies {
-				if peer.name == "Servent" {
+				if !peers(peer) {
 					continue
 				}
 				ratios := make([]sample, len(all))
@@ -284,6 +315,9 @@ func report(before string, proxies []*proxy, got map[string][][]sample) {
 		}
 	}
 }
+
+// peers says that others are compared with it.
+func peers(p *proxy) bool { return !strings.HasPrefix(p.name, "Servent,") && p.name != "Servent" }
 
 func median(all []sample, of func(sample) float64) float64 {
 	var xs []float64

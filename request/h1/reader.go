@@ -17,6 +17,12 @@ type Reader struct {
 // NewReader reads from src.
 func NewReader(src io.Reader) *Reader { return &Reader{src: src} }
 
+// From has what comes next read from another source; what is buffered stays.
+func (b *Reader) From(src io.Reader) { b.src = src }
+
+// Back makes the last n bytes that were used unused again; nothing was read since.
+func (b *Reader) Back(n int) { b.r -= n }
+
 // Buffered is how many bytes are read and not used.
 func (b *Reader) Buffered() int { return b.w - b.r }
 

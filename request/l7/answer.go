@@ -37,6 +37,7 @@ type answer struct {
 	empty    bool // the status or the method allows no body
 	last     bool // the connection's last answer
 	left     bool // bytes have left
+	lingers  bool // the client may still be sending behind its last answer: see lastWord
 	hijacked bool
 	ends     []string // trailers that were announced
 	err      error    // of a write
@@ -261,7 +262,9 @@ func (w *answer) vector(p []byte) error {
 	w.left = true
 	tcp, ok := proxy.TCP(w.c.nc)
 	var err error
-	if !ok || len(out) == 0 {
+	if never, is := w.c.nc.(interface{ WriteBoth(a, b []byte) error }); is {
+		err = never.WriteBoth(out, p)
+	} else if !ok || len(out) == 0 {
 		if len(out) > 0 {
 			err = w.c.write(out)
 		}
@@ -371,9 +374,7 @@ func (w *answer) finish() bool {
 	case !w.empty && w.length >= 0 && w.n != w.length:
 		return false // the client sees it end too soon
 	case w.last:
-		if unread || w.c.in.Buffered() > 0 {
-			w.c.lastWord()
-		}
+		w.lingers = unread || w.c.in.Buffered() > 0
 		return false
 	}
 	w.c.mu.Lock()

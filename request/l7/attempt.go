@@ -16,20 +16,22 @@ import (
 	"time"
 
 	"servent/driver"
-	"servent/meter"
 	"servent/route"
 )
 
-// attempt sends the request to one instance, which it has entered, and its answer to the client.
-func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance, line *meter.Line) (verdict, error) {
-	s := x.s
-	line.Begin()
-	defer line.End()
-	defer s.loads.End(in.ID)
-
+// attempt sends the request to the instance that it has entered, and its answer to the client.
+func (j *journey) attempt() (verdict, error) {
+	x, s, in := j.x, j.x.s, j.in
 	var v verdict
 	var err error
-	begun, unreachable := time.Since(x.start), false
+	unreachable, ended := false, false
+	j.enter()
+	defer func() {
+		if !ended { // a handler panicked
+			s.loads.End(in.ID)
+			j.line.End()
+		}
+	}()
 	if in.Node == s.o.Self {
 		v, err = x.here(x.in.Context(), in)
 	} else {
@@ -45,18 +47,8 @@ func (x *exchange) attempt(t *route.Table, to route.Target, in route.Instance, l
 			err = errLost
 		}
 	}
-	switch {
-	case v == answered && err == nil:
-		s.loads.Answered(in.ID, time.Now(), x.began-begun)
-		s.judge(to, in, atFault(x.status))
-	case v == answered || v == misread || x.in.Context().Err() != nil: // the client's doing
-	case errors.Is(err, errMoved): // it answers; it is not the one
-	default:
-		s.suspect(t, to, in, unreachable, err)
-		if v != refused && !errors.Is(err, errLost) { // who never saw the request has not answered badly
-			s.judge(to, in, true)
-		}
-	}
+	ended = true
+	j.leave(v, unreachable, x.in.Context().Err() != nil, err)
 	return v, err
 }
 
@@ -167,12 +159,16 @@ func (x *exchange) send(ctx context.Context, way http.RoundTripper, ep driver.En
 			return broken, false, errors.New(why)
 		}
 	}
-	if res.StatusCode == http.StatusSwitchingProtocols {
-		v, err = x.tunnel(ctx, res, in, ended)
-		return v, false, err
-	}
-	v, err = x.deliver(ctx, res, in, ended)
+	v, err = x.receive(ctx, res, in, ended)
 	return v, false, err
+}
+
+// receive has the client get an instance's answer.
+func (x *exchange) receive(ctx context.Context, res *http.Response, in route.Instance, ended func()) (verdict, error) {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return x.tunnel(ctx, res, in, ended)
+	}
+	return x.deliver(ctx, res, in, ended)
 }
 
 // trip is the exchange by net/http: with other nodes, and where it stands in for our own way.

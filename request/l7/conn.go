@@ -40,7 +40,8 @@ type conn struct {
 	nc     net.Conn
 	raw    syscall.RawConn // nil: the platform waits by reading
 	in     *h1.Reader
-	tls    bool // a handshake was begun
+	tls    bool  // a handshake was begun
+	home   *loop // that it comes from and goes back to; nil: none
 	remote string
 	model  *http.Request            // with this context, for copies
 	out    []byte                   // of the present answer, that has not left
@@ -67,8 +68,8 @@ const (
 	atBody
 )
 
-func newConn(e *engine, nc net.Conn) *conn {
-	c := &conn{e: e, nc: nc, remote: nc.RemoteAddr().String()}
+func newConn(e *engine, nc net.Conn, remote string) *conn {
+	c := &conn{e: e, nc: nc, remote: remote}
 	c.Context, c.cancel = context.WithCancel(e.base)
 	c.raw = rawConn(nc)
 	c.in = h1.NewReader(c)
@@ -84,8 +85,8 @@ func (c *conn) left() {
 	}
 }
 
-// serve answers the connection's requests until there are no more.
-func (c *conn) serve() {
+// serve answers the connection's requests until there are no more; first (nil: nothing) is done before, and says whether there may be any.
+func (c *conn) serve(first func() (keep, hijacked bool)) {
 	hijacked := false
 	defer func() {
 		c.left()
@@ -94,9 +95,21 @@ func (c *conn) serve() {
 			_ = c.nc.Close()
 			c.e.leave(c)
 		}
+		if c.home != nil {
+			c.home.lent.Add(-1)
+		}
 		c.e.gone.Done()
 	}()
+	if first != nil {
+		keep := false
+		if keep, hijacked = first(); !keep {
+			return
+		}
+	}
 	for wait := c.e.s.headFor; ; wait = idleWait {
+		if c.home != nil && !c.tls && c.in.Buffered() == 0 && c.e.events() && c.home.adopt(c.nc, c.e, c.remote) {
+			return
+		}
 		if !c.await(wait) {
 			return
 		}
@@ -112,7 +125,7 @@ func (c *conn) serve() {
 			return
 		}
 		keep := false
-		if keep, hijacked = c.answer(r); !keep {
+		if keep, hijacked = c.answer(r, c.e.h, false); !keep {
 			return
 		}
 	}
@@ -251,13 +264,13 @@ func (c *conn) writeBy() {
 	}
 }
 
-// answer has the handler answer one request. keep says that another one may follow.
-func (c *conn) answer(r *http.Request) (keep, hijacked bool) {
+// answer has a handler answer one request. read says that its body was read already. keep says that another one may follow.
+func (c *conn) answer(r *http.Request, h http.Handler, read bool) (keep, hijacked bool) {
 	w := &answer{c: c, r: r, length: -1}
 	lent := h1.Lend()
 	c.out = (*lent)[:0]
 	defer func() { h1.Return(lent); c.out = nil }()
-	if r.ContentLength != 0 {
+	if r.ContentLength != 0 && !read {
 		w.body = &incoming{w: w, body: h1.NewBody(c.in, r.ContentLength, r.Trailer)}
 		w.body.asks.Store(r.ProtoMinor > 0 && r.Header["Expect"] != nil)
 		r.Body = w.body
@@ -265,7 +278,7 @@ func (c *conn) answer(r *http.Request) (keep, hijacked bool) {
 		r.Body = http.NoBody
 		c.look()
 	}
-	cut := c.handle(w, r)
+	cut := c.handle(w, r, h)
 	defer func() { w.err = net.ErrClosed }() // whoever still holds it writes nothing into the next answer
 	if w.hijacked {
 		return false, true
@@ -276,13 +289,16 @@ func (c *conn) answer(r *http.Request) (keep, hijacked bool) {
 		w.abort()
 		return false, false
 	case !w.finish() || c.Err() != nil:
+		if w.lingers {
+			c.lastWord()
+		}
 		return false, false
 	}
 	return true, false
 }
 
 // handle calls the handler; cut says that its answer must not end as if it were whole.
-func (c *conn) handle(w *answer, r *http.Request) (cut bool) {
+func (c *conn) handle(w *answer, r *http.Request, h http.Handler) (cut bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			if cut = true; p != http.ErrAbortHandler {
@@ -294,7 +310,7 @@ func (c *conn) handle(w *answer, r *http.Request) (cut bool) {
 		w.Header().Set("Content-Length", "0")
 		return false
 	}
-	c.e.h.ServeHTTP(w, r)
+	h.ServeHTTP(w, r)
 	return false
 }
 

@@ -184,8 +184,7 @@ func (x *exchange) harmless() bool {
 	return idempotent(x.in.Method)
 }
 
-// run finds an instance, asks it, and asks another as long as that may help: it is the life of a
-// request that enters here.
+// run is the life of a request that enters here.
 func (x *exchange) run(aim func(*route.Table) route.Target) {
 	s := x.s
 	if to := aim(s.table()); x.entry && to.Model == route.ModelOne {
@@ -203,91 +202,7 @@ func (x *exchange) run(aim func(*route.Table) route.Target) {
 		return
 	}
 	defer x.end()
-	var (
-		tried  []place // in this round
-		breaks int
-		last   error // of the last attempt
-		hold   = holding{s: s}
-	)
-	defer hold.end()
-	for first := true; ; first = false {
-		changed := s.o.Changed() // before the table, so that no swap is missed
-		t := s.table()
-		to, err := x.owner(t, aim(t))
-		x.once = x.once || to.Once
-		if err != nil {
-			x.noKey(to, err)
-			return
-		}
-		if first {
-			s.budget(to.Service).Request(x.start)
-		}
-		x.count(to)
-		in, ok := x.choose(t, to, tried)
-		if ok && !s.loads.Enter(in.ID, to.Each) { // another request took its last place meanwhile
-			if x.why != whySticky {
-				continue
-			}
-			ok = false
-		}
-		if !ok {
-			x.wakes = x.wakes || to.Each > 0 && len(to.Among) == 0
-			err := hold.wait(x.in.Context(), to, changed)
-			x.abandon()
-			if err != nil {
-				x.giveUp(to, last, err)
-				return
-			}
-			// A new round; not with the one that failed last, if there is another.
-			if n := len(tried); n > 0 && len(to.Among) > 1 {
-				tried = append(tried[:0], tried[n-1])
-			} else {
-				tried = tried[:0]
-			}
-			continue
-		}
-		x.warm(to)
-		at := place{in.ID, in.Node}
-		line := s.o.Meter.Line(to.Service, in.ID)
-		var v verdict
-		v, err = x.attempt(t, to, in, line)
-		if v == answered || v == severed {
-			took := x.began
-			line.Moved(x.moved(), x.out)
-			line.Done(took, v == severed || x.status >= 500)
-			s.o.Log.Debug("request", "service", to.Service, "instance", in.ID, "node", in.Node, "dur", took, "err", err)
-			if v == severed {
-				panic(http.ErrAbortHandler) // cut the connection: a broken answer never ends cleanly
-			}
-			return
-		}
-		if v == misread {
-			x.refuse(misreadAs(err), err.Error(), "")
-			return
-		}
-		x.abandon()
-		last = fmt.Errorf("%s on %s: %w", in.ID, in.Node, err)
-		spent := false
-		if v == broken && !errors.Is(err, errLost) {
-			breaks++ // a lost node is nobody's fault: the others are asked however many there are
-			spent = x.repeatable(v) && breaks <= s.o.Retries && !s.budget(to.Service).Retry(time.Now())
-		}
-		if !x.repeatable(v) || breaks > max(0, s.o.Retries) || spent {
-			line.Moved(x.moved(), 0)
-			line.Done(time.Since(x.start), true)
-			why := "the request may have been carried out, and is not sent twice"
-			switch {
-			case spent:
-				why = "its answer broke, and too many requests are being repeated already"
-			case x.harmless():
-				why = "its answer broke"
-			}
-			x.refuse(http.StatusBadGateway, fmt.Sprintf("%v; %s", last, why), "servent logs "+string(to.Service))
-			return
-		}
-		line.Retried()
-		tried = append(tried, at)
-	}
+	(&journey{x: x, aim: aim, hold: holding{s: s}}).run(false)
 }
 
 // misreadAs is the status for a body that could not be read.

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -51,7 +52,10 @@ type testNode struct {
 // reference has the fleets of tests served by net/http.
 var reference bool
 
-// All tests run twice: by the engine, then by net/http.
+// model is the server model of the doors of tests that name none.
+var model = ""
+
+// All tests run three times: by the engine, by its machines where there are some, then by net/http.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
@@ -59,6 +63,13 @@ func TestMain(m *testing.M) {
 	flag.Visit(func(f *flag.Flag) {
 		once = once || (f.Name == "test.bench" || f.Name == "test.fuzz" || f.Name == "test.list" || f.Name == "test.fuzzworker") && f.Value.String() != "" && f.Value.String() != "false"
 	})
+	if code == 0 && !once && eventsBuilt {
+		if model = route.ModelEvents; testing.Verbose() {
+			fmt.Println("=== by events")
+		}
+		code = m.Run()
+		model = ""
+	}
 	if code == 0 && !once {
 		if reference = true; testing.Verbose() {
 			fmt.Println("=== by net/http")
@@ -138,6 +149,7 @@ func (f *fleet) swap() {
 		for name, svc := range f.services {
 			s := *svc
 			s.Instances = nil
+			s.Switch.Model = cmp.Or(s.Switch.Model, model)
 			for _, in := range svc.Instances {
 				if in.Local = in.Node == id; t.Alive(in.Node) {
 					s.Instances = append(s.Instances, in)

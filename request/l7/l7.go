@@ -5,7 +5,8 @@
 // [route.Table] and is handed the ways out. Start at [Switch]; the life of a request is [exchange.run].
 //
 // Users and programs are served by an engine of its own ([Switch.Serve], conn, answer), a goroutine for each connection, and
-// the instances of this node are asked by a pool of its own (upstreams); both speak by the codec of [servent/request/h1]. The same
+// the instances of this node are asked by a pool of its own (upstreams); both speak by the codec of [servent/request/h1]. Where a
+// service wants it, loops serve instead, each client a finite-state machine (loop, machine), and hand over what is not small. The same
 // exchange runs on net/http's server and client: between nodes, and in place of the engine by Options.Reference, which it is tested against.
 package l7
 
@@ -68,6 +69,7 @@ type Switch struct {
 	pickers          sync.Map // service and policy → route.Picker
 	budgets          sync.Map // system.ServiceName → *route.Budget
 	turns            route.Turns
+	loops            loops
 	served           sync.Map // system.InstanceID → *atomic.Int64, requests that this node's instances hold
 	waiting          atomic.Int64
 }
@@ -150,9 +152,15 @@ func (s *Switch) To(pick func(*route.Table) (route.Instance, bool)) http.Handler
 	return s.handler(func(t *route.Table) route.Target { return t.One(pick) })
 }
 
-func (s *Switch) handler(aim func(*route.Table) route.Target) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.enter(w, r, aim) })
+func (s *Switch) handler(aim func(*route.Table) route.Target) http.Handler { return &door{s, aim} }
+
+// door leads to where aim says.
+type door struct {
+	s   *Switch
+	aim func(*route.Table) route.Target
 }
+
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.s.enter(w, r, d.aim) }
 
 // enter takes a request from outside this switch: from a user or from a program.
 func (s *Switch) enter(w http.ResponseWriter, r *http.Request, aim func(*route.Table) route.Target) {
@@ -184,12 +192,6 @@ func (s *Switch) table() *route.Table {
 		return t
 	}
 	return &route.Table{Self: s.o.Self}
-}
-
-// place is an instance where it was asked.
-type place struct {
-	id   system.InstanceID
-	node system.NodeID
 }
 
 // suspect marks who refused or broke; when a node cannot be reached, all its instances.

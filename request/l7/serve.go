@@ -42,7 +42,7 @@ func (s *Switch) serve(ctx context.Context, ln net.Listener, h http.Handler, ins
 	}
 	base, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	e := &engine{s: s, h: h, insist: insist, base: base, open: map[*conn]struct{}{}, quiet: make(chan struct{})}
+	e := &engine{s: s, h: h, insist: insist, base: base, open: map[*conn]struct{}{}, quiet: make(chan struct{}), model: (&http.Request{}).WithContext(base)}
 	if s.o.TLS != nil {
 		e.second = e.newSecond(ln.Addr())
 		e.gone.Go(func() { _ = e.second.base.Serve(e.second) }) // it ends when it is shut down
@@ -52,7 +52,7 @@ func (s *Switch) serve(ctx context.Context, ln net.Listener, h http.Handler, ins
 		_ = ln.Close()
 		stopped <- e.drain()
 	})
-	err := e.accept(ln)
+	err := e.accept(ctx, ln)
 	if stop() { // ctx still lives: the listener failed on its own
 		_ = ln.Close()
 		err = fmt.Errorf("serve %s: %w", ln.Addr(), err)
@@ -63,12 +63,18 @@ func (s *Switch) serve(ctx context.Context, ln net.Listener, h http.Handler, ins
 	if e.second != nil {
 		_ = e.second.base.Close() // what is left
 	}
+	if e.joined.Load() {
+		s.loops.each(func(l *loop) { l.cut(e) })
+	}
 	e.cut()
 	e.gone.Wait()
+	if e.joined.Load() {
+		s.loops.close()
+	}
 	return err
 }
 
-// engine serves one listener by a goroutine for each connection.
+// engine serves one listener: by a goroutine for each connection, or by the switch's loops.
 type engine struct {
 	s      *Switch
 	h      http.Handler
@@ -76,16 +82,20 @@ type engine struct {
 	base   context.Context // of all requests
 	second *second         // of connections of HTTP/2; nil without TLS
 	stops  atomic.Bool     // no connection is kept for another request; set with mu held
+	model  *http.Request   // with that context, for copies
+	joined atomic.Bool     // it has part in the switch's loops
+	told   sync.Once       // that it cannot have
 	gone   sync.WaitGroup  // connections, those that have switched protocols too, as long as their handler runs
 
 	mu    sync.Mutex         // guards what follows
 	open  map[*conn]struct{} // that have not switched protocols
+	far   int                // connections of loops
 	quiet chan struct{}      // closed when it stops and none is open
 	shut  bool               // quiet is closed
 }
 
 // accept returns when the listener fails or is closed.
-func (e *engine) accept(ln net.Listener) error {
+func (e *engine) accept(ctx context.Context, ln net.Listener) error {
 	for pause := time.Duration(0); ; {
 		nc, err := ln.Accept()
 		if err != nil {
@@ -102,13 +112,18 @@ func (e *engine) accept(ln net.Listener) error {
 			continue
 		}
 		pause = 0
-		c := newConn(e, nc)
+		if e.events() && e.move(nc) {
+			e.attend(ctx, ln)
+			continue
+		}
+		e.unbuilt()
+		c := newConn(e, nc, nc.RemoteAddr().String())
 		if !e.add(c) {
 			_ = nc.Close()
 			c.left()
 			continue
 		}
-		go c.serve()
+		go c.serve(nil)
 	}
 }
 
@@ -138,7 +153,7 @@ func (e *engine) leave(c *conn) {
 
 // calm is called with mu held.
 func (e *engine) calm() {
-	if e.stops.Load() && len(e.open) == 0 && !e.shut {
+	if e.stops.Load() && len(e.open) == 0 && e.far == 0 && !e.shut {
 		e.shut = true
 		close(e.quiet)
 	}
@@ -155,6 +170,9 @@ func (e *engine) drain() error {
 	}
 	e.calm()
 	e.mu.Unlock()
+	if e.joined.Load() {
+		e.s.loops.each(func(l *loop) { l.quieten(e) })
+	}
 	if e.second != nil {
 		late, cancel := context.WithTimeout(context.WithoutCancel(e.base), grace)
 		defer cancel()

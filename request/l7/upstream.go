@@ -39,6 +39,9 @@ type upstreams struct {
 	reap *time.Timer            // nil: nothing is idle
 }
 
+// keeper keeps connections to instances for the next request.
+type keeper interface{ give(*upstream) }
+
 // upstream is one connection. It belongs to one exchange, or is idle.
 type upstream struct {
 	nc    net.Conn
@@ -215,8 +218,12 @@ func (u *upstream) exchange(ctx context.Context, p *upstreams, x *exchange, hint
 	free()
 	u.cut()
 	u.in.Drop()
-	none = wrote == 0 || nothing && lost(err) && idempotent(x.in.Method) && x.repeatable(broken)
-	return nil, none, err
+	return nil, wrote == 0 || nothing && x.stale(err), err
+}
+
+// stale says that a connection which ended before an answer began was most likely ended before the request came, so that it may be sent again.
+func (x *exchange) stale(err error) bool {
+	return lost(err) && idempotent(x.in.Method) && x.repeatable(broken)
 }
 
 // head appends the request line and the fields.
@@ -274,36 +281,42 @@ func (u *upstream) answer(p *upstreams, x *exchange, hints *informer, free func(
 		if err := h1.ParseResponse(head, x.in.Method, res); err != nil {
 			return nil, err
 		}
-		switch {
-		case res.StatusCode == http.StatusSwitchingProtocols:
-			free()
-			res.Body = &switched{u}
-			return res, nil
-		case res.StatusCode == http.StatusContinue:
-			u.wanted(true)
-			continue
-		case res.StatusCode < 200:
-			if err := hints.pass(res.StatusCode, textproto.MIMEHeader(res.Header)); err != nil {
-				return nil, err
-			}
-			continue
+		if final, err := u.sort(res, p, hints, free); final || err != nil {
+			return res, err
 		}
-		u.wanted(false) // RFC 9110 §10.1.1: it knows enough
-		length := res.ContentLength
-		if length < 0 && res.TransferEncoding == nil {
-			length = -2
-		}
-		b := &outgoing{u: u, p: p, free: free, keep: !res.Close}
-		if res.Body == nil {
-			b.body = h1.NewBody(u.in, length, res.Trailer)
-			res.Body = b
-		} else {
-			b.ended.Store(true)
-			b.finish() // there is none
-		}
-		return res, nil
 	}
-	return nil, errors.New("too many interim answers")
+	return nil, errInterim
+}
+
+var errInterim = errors.New("too many interim answers")
+
+// sort passes an interim answer on, or gives a final one its body.
+func (u *upstream) sort(res *http.Response, to keeper, hints *informer, free func()) (final bool, err error) {
+	switch {
+	case res.StatusCode == http.StatusSwitchingProtocols:
+		free()
+		res.Body = &switched{u}
+		return true, nil
+	case res.StatusCode == http.StatusContinue:
+		u.wanted(true)
+		return false, nil
+	case res.StatusCode < 200:
+		return false, hints.pass(res.StatusCode, textproto.MIMEHeader(res.Header))
+	}
+	u.wanted(false) // RFC 9110 §10.1.1: it knows enough
+	length := res.ContentLength
+	if length < 0 && res.TransferEncoding == nil {
+		length = -2
+	}
+	b := &outgoing{u: u, to: to, free: free, keep: !res.Close}
+	if res.Body == nil {
+		b.body = h1.NewBody(u.in, length, res.Trailer)
+		res.Body = b
+	} else {
+		b.ended.Store(true)
+		b.finish() // there is none
+	}
+	return true, nil
 }
 
 func (u *upstream) wanted(yes bool) {
@@ -379,7 +392,7 @@ func (u *upstream) send(x *exchange, go100 chan bool, over chan struct{}) {
 // outgoing is the body of an instance's answer.
 type outgoing struct {
 	u     *upstream
-	p     *upstreams
+	to    keeper
 	body  *h1.Body
 	free  func()
 	keep  bool
@@ -409,7 +422,7 @@ func (b *outgoing) finish() {
 		u.over = nil
 	}
 	if b.keep && b.ended.Load() && u.whole.Load() && u.in.Buffered() == 0 {
-		b.p.give(u)
+		b.to.give(u)
 		return
 	}
 	u.cut()

@@ -403,8 +403,8 @@ func (c checker) switching() {
 	if t := s.Switch.Sticky; t != "" && t != "none" && c.row.Key == architecture.Must {
 		c.bad(sw.key("sticky"), "under %s the owner of a request's key answers; want none, have %s", s.Architecture, t)
 	}
-	if m := s.Switch.Model; m != "" && m != "threads" && m != "one" {
-		c.unbuilt(sw.key("model"), "%q is not built yet; these are: threads, one", m)
+	if s.Switch.Model == "fsm" && s.Switch.By != "" && s.Switch.By != system.ByRequest {
+		c.unbuilt(sw.key("model"), "fsm where the service is switched by %s is not built yet; threads and one are, and fsm by request", s.Switch.By)
 	}
 }
 

@@ -60,7 +60,7 @@ var samples = map[string]string{
 	"switch.policy":                "{process: ./a, switch: {policy: WORD}}",
 	"switch.sticky":                "{process: ./a, switch: {by: request, sticky: WORD}, key: '/{key}'}",
 	"switch.ttl":                   "{process: ./a, switch: {by: name, ttl: 5s}}",
-	"switch.model":                 "{process: ./a, switch: {model: WORD}}",
+	"switch.model":                 "{process: ./a, switch: {by: request, model: WORD}}",
 	"scale":                        "{process: ./a, architecture: replicated, scale: {}}",
 	"scale.min":                    "{process: ./a, architecture: replicated, scale: {min: 3}}",
 	"scale.max":                    "{process: ./a, architecture: replicated, scale: {max: 3}}",
