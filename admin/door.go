@@ -73,6 +73,8 @@ type Fleet interface {
 	Label(ctx context.Context, node system.NodeID, labels map[string]string) error
 	// Remove puts a member out: its certificate counts no more.
 	Remove(ctx context.Context, node system.NodeID) error
+	// Voters are the servers that agree on what is planned, as they were last heard of.
+	Voters() []Voter
 	// Acted writes down that somebody changed something by this door, or why that was refused.
 	Acted(system.Act)
 	// Acts is what was written down, the last so many, oldest first; 0: all that is kept.

@@ -22,6 +22,7 @@ func (g *guild) Token(context.Context, identity.Role, time.Duration) (Token, err
 	return Token{Token: "sv1"}, nil
 }
 func (g *guild) Label(context.Context, system.NodeID, map[string]string) error { return nil }
+func (g *guild) Voters() []Voter                                               { return []Voter{{Node: "a", Leads: true}} }
 func (g *guild) Remove(context.Context, system.NodeID) error                   { return nil }
 func (g *guild) Acted(a system.Act)                                            { g.acts = append(g.acts, a) }
 func (g *guild) Acts(last int) ([]system.Act, error) {

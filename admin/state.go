@@ -19,8 +19,10 @@ type State struct {
 	System     string           `json:"system"`
 	Context    string           `json:"context"` // laptop, fleet
 	Generation int64            `json:"generation"`
-	Settled    bool             `json:"settled"` // everything wanted runs
-	Control    string           `json:"control"` // "" when control answers, else why not
+	Settled    bool             `json:"settled"`            // everything wanted runs
+	Control    string           `json:"control"`            // "" when control answers, else why not
+	Voters     []Voter          `json:"voters,omitempty"`   // of a fleet: the servers that agree, as they were last heard of
+	Survives   string           `json:"survives,omitempty"` // which losses of them control survives, in words
 	Nodes      []NodeState      `json:"nodes"`
 	Services   []ServiceState   `json:"services"`
 	Instances  []InstanceState  `json:"instances"`

@@ -135,8 +135,8 @@ func TestEdge(t *testing.T) {
 	if out, err := a.run("up", "-d", "--listen", door, "--as", "a"); err != nil {
 		t.Fatalf("up: %v\n%s\n%s", err, out, a.logs())
 	}
-	if out, err := a.run("token", "--role", "server"); err == nil || !strings.Contains(out, "next: servent token --role node") {
-		t.Errorf("a token for a server: %v: %s", err, out)
+	if out, err := a.run("token", "--role", "king"); err == nil || !strings.Contains(out, "want the role server, node or edge") {
+		t.Errorf("a token for a king: %v: %s", err, out)
 	}
 	e.join(append(a.token("--role", "edge"), "--as", "e")...)
 	a.until("joined", time.Minute, nodeUp("e"))

@@ -44,7 +44,7 @@ func (e *env) tokenCmd() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", string(identity.Node), "what it will be: `node`, which also commands the fleet, or edge, which runs what names it and sees nothing else")
+	cmd.Flags().StringVar(&role, "role", string(identity.Node), "what it will be: `node`, which also commands the fleet; server, which also keeps the plan with the first machine; or edge, which runs what names it and sees nothing else")
 	cmd.Flags().DurationVar(&ttl, "ttl", 15*time.Minute, "how long the token counts, to 24h")
 	return cmd
 }
@@ -248,6 +248,9 @@ func (e *env) nodeCmd() *cobra.Command {
 // nodes prints the machines of a system.
 func (e *env) nodes(s admin.State) {
 	fmt.Fprintln(e.err, headline(s))
+	if s.Survives != "" {
+		fmt.Fprintln(e.err, s.Survives)
+	}
 	rows := [][]string{{"NODE", "ROLE", "STATE", "ADDRESS", "SITE", "LABELS", "INSTANCES", "PLAN", "SINCE"}}
 	for _, n := range s.Nodes {
 		var labels []string

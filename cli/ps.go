@@ -44,6 +44,9 @@ func (e *env) ps(s admin.State) {
 	if s.Control != "" {
 		fmt.Fprintf(e.err, "control does not answer (%s); this is the last that was seen, and requests go on\n", s.Control)
 	}
+	if s.Survives != "" && len(s.Nodes) > 1 {
+		fmt.Fprintln(e.err, s.Survives)
+	}
 	for _, n := range s.Nodes {
 		if n.State != "up" {
 			fmt.Fprintf(e.err, "%s is %s: %s\n", n.Node, n.State, orDash(n.Why))

@@ -41,6 +41,8 @@ type child struct {
 	again chan struct{}            // room for one: a restart is asked for
 	creds chan identity.Credential // room for one: its next certificate
 
+	servers chan []node.Server // room for one: who answers for control from now on
+
 	ways chan struct{} // room for one: its faults changed
 
 	mu      sync.Mutex // guards what follows
@@ -139,6 +141,9 @@ func (c *child) life(ctx context.Context, kill <-chan struct{}) (asked bool, err
 		case cred := <-c.creds:
 			_ = words.Encode(node.Word{Credential: &cred}) // one that just died gets a new one at its start
 			continue
+		case servers := <-c.servers:
+			_ = words.Encode(node.Word{Servers: servers}) // as with a certificate
+			continue
 		case <-c.ways:
 			c.tell(words)
 			continue
@@ -190,13 +195,19 @@ func (c *child) listen(r io.Reader, pid int) (failed string) {
 }
 
 // Renew hands the node its next certificate. It does not wait.
-func (c *child) Renew(cred identity.Credential) {
+func (c *child) Renew(cred identity.Credential) { hand(c.creds, cred) }
+
+// Servers tells the node who answers for control from now on. It does not wait.
+func (c *child) Servers(all []node.Server) { hand(c.servers, all) }
+
+// hand puts what is newest into a channel with room for one.
+func hand[T any](to chan T, what T) {
 	select {
-	case <-c.creds: // one that it never took
+	case <-to: // one that was never taken
 	default:
 	}
 	select {
-	case c.creds <- cred:
+	case to <- what:
 	default: // a newer one is there
 	}
 }

@@ -3,13 +3,17 @@ package launch
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"servent/admin"
@@ -18,6 +22,7 @@ import (
 	"servent/fleet"
 	"servent/identity"
 	"servent/link"
+	"servent/node"
 	"servent/system"
 )
 
@@ -85,6 +90,11 @@ type gate struct {
 	ln    net.Listener
 	door  *fleet.Door
 	audit *audit
+
+	foreign bool // control is an etcd of the user's
+
+	mu     sync.Mutex // guards voters
+	voters []admin.Voter
 }
 
 // gate opens the fleet's door; nil on a laptop.
@@ -92,7 +102,7 @@ func (l *laptop) gate(k *kept) (*gate, error) {
 	if k.Fleet == nil {
 		return nil, nil
 	}
-	g := &gate{l: l, at: net.JoinHostPort(k.Fleet.Host, strconv.Itoa(k.Fleet.Door)), audit: &audit{file: l.opt.Folder.Log("audit"), log: l.opt.Log}}
+	g := &gate{l: l, foreign: k.Control != "", at: net.JoinHostPort(k.Fleet.Host, strconv.Itoa(k.Fleet.Door)), audit: &audit{file: l.opt.Folder.Log("audit"), log: l.opt.Log}}
 	var err error
 	if g.ln, err = net.Listen("tcp", g.at); err != nil {
 		h := &system.Hint{Err: fmt.Errorf("open the fleet's door: %w", err), Next: "ip -brief address"}
@@ -114,9 +124,65 @@ func (l *laptop) gate(k *kept) (*gate, error) {
 
 // serve answers at the door until ctx ends.
 func (g *gate) serve(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { g.count(ctx) })
 	if err := g.door.Serve(ctx, g.ln); err != nil {
 		g.l.opt.Log.Error("the fleet's door", "err", err)
 	}
+}
+
+// count asks the servers who of them votes, until ctx ends.
+func (g *gate) count(ctx context.Context) {
+	tick := time.NewTicker(countEvery)
+	defer tick.Stop()
+	for {
+		if all, err := g.ask(ctx); err == nil {
+			g.mu.Lock()
+			fresh := !slices.Equal(all, g.voters)
+			g.voters = all
+			g.mu.Unlock()
+			if fresh {
+				g.l.news.tell()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+const countEvery = 2 * time.Second
+
+func (g *gate) ask(ctx context.Context) (all []admin.Voter, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*countEvery)
+	defer cancel()
+	err = errors.New("there is no server")
+	for _, id := range g.l.nodes.Servers() {
+		var body io.ReadCloser
+		if body, err = (&nodeDoor{rt: g.l.us.http2}).ask(ctx, id, node.VotersPath); err != nil {
+			continue
+		}
+		var seats []node.Seat
+		err = json.NewDecoder(io.LimitReader(body, 1<<20)).Decode(&seats)
+		body.Close()
+		if err == nil {
+			for _, s := range seats {
+				all = append(all, admin.Voter{Node: s.Node, Learner: s.Learner, Leads: s.Leads})
+			}
+			return all, nil
+		}
+	}
+	return nil, err
+}
+
+// Voters implements [admin.Fleet].
+func (g *gate) Voters() []admin.Voter {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.voters)
 }
 
 // Token implements [admin.Fleet].
@@ -124,9 +190,11 @@ func (g *gate) Token(ctx context.Context, role identity.Role, ttl time.Duration)
 	switch role {
 	case identity.Node, identity.Edge:
 	case identity.Server:
-		return t, &system.Hint{Err: errors.New("token: a fleet has one server, its first machine; several are not built yet"), Next: "servent token --role node"}
+		if g.foreign {
+			return t, &system.Hint{Err: errors.New("token: this fleet's control is an etcd of yours, and has the servers that it has"), Next: "servent token --role node"}
+		}
 	default:
-		return t, &system.Hint{Err: fmt.Errorf("token: want the role node or edge, have %q", role), Next: "servent token"}
+		return t, &system.Hint{Err: fmt.Errorf("token: want the role server, node or edge, have %q", role), Next: "servent token"}
 	}
 	if ttl < tokenLeast || ttl > tokenMost {
 		return t, fmt.Errorf("token: want a life from %s to %s, have %s", tokenLeast, tokenMost, ttl)
@@ -140,11 +208,11 @@ func (g *gate) Token(ctx context.Context, role identity.Role, ttl time.Duration)
 }
 
 // Label implements [admin.Fleet].
-func (g *gate) Label(ctx context.Context, node system.NodeID, labels map[string]string) error {
+func (g *gate) Label(ctx context.Context, id system.NodeID, labels map[string]string) error {
 	if err := fleet.CheckLabels(labels); err != nil {
 		return err
 	}
-	return g.known(node, g.l.us.control.Label(ctx, node, labels))
+	return g.known(id, g.l.us.control.Label(ctx, id, labels))
 }
 
 // Remove implements [admin.Fleet].
@@ -171,6 +239,17 @@ func (g *gate) Acted(act system.Act) { g.audit.write(act) }
 
 // Acts implements [admin.Fleet].
 func (g *gate) Acts(last int) ([]system.Act, error) { return g.audit.acts(last) }
+
+// joined are the servers among the machines that joined, as far as they are there.
+func (l *laptop) joined() (ids []system.NodeID) {
+	v, _ := l.look()
+	for _, m := range v.Members {
+		if m.Role == string(identity.Server) && v.Node(m.Node) != nil {
+			ids = append(ids, m.Node)
+		}
+	}
+	return ids
+}
 
 // seen is where a node of another machine is.
 func (l *laptop) seen(id system.NodeID) (link.Address, bool) {

@@ -147,7 +147,7 @@ func newLaptop(o Options) (*laptop, error) {
 	l := &laptop{opt: o, bare: &control.View{}, view: &control.View{}, began: time.Now(), turn: make(chan struct{}, 1)}
 	l.news.init()
 	l.nodes = &nodes{folder: o.Folder, command: o.Command, blobs: cmp.Or(o.Blobs, o.Folder.Blobs()), kept: kept, children: map[system.NodeID]*child{},
-		claims: claims{}, wake: make(chan struct{}, 1), changed: l.news.tell, others: l.seen, log: o.Log}
+		claims: claims{}, wake: make(chan struct{}, 1), changed: l.news.tell, others: l.seen, joined: l.joined, log: o.Log}
 	if l.us, err = newOperator(kept.Cluster, ca, l.nodes.Servers, l.nodes.Resolve, o.Log); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -211,7 +212,8 @@ func Leave(ctx context.Context, f Folder, force bool) (identity.ID, error) {
 	if err := fleet.Leave(ctx, m.Door, m.Credential); err != nil && !errors.Is(err, fleet.ErrOut) && !force {
 		return who, &system.Hint{Err: err, Next: fmt.Sprintf("servent leave --force   (here alone), and on the fleet's first machine: servent node rm %s", who.Node)}
 	}
-	return who, os.Remove(f.path(memberName))
+	// What a server agreed on with the others, and who they were, is of no use to any other fleet.
+	return who, errors.Join(os.Remove(f.path(memberName)), os.RemoveAll(f.control()), os.RemoveAll(filepath.Join(f.node(who.Node), node.ServersFile)))
 }
 
 // MemberOptions of [RunMember].
@@ -304,7 +306,7 @@ func (r *membership) process() *child {
 	c := &child{
 		id: id.Node, command: r.o.Command, logFile: r.o.Folder.Log(string(id.Node)), log: r.o.Log, boot: r.boot,
 		refused: (&audit{file: r.o.Folder.Log("audit"), log: r.o.Log}).write,
-		again:   make(chan struct{}, 1), creds: make(chan identity.Credential, 1), ways: make(chan struct{}, 1),
+		again:   make(chan struct{}, 1), creds: make(chan identity.Credential, 1), servers: make(chan []node.Server, 1), ways: make(chan struct{}, 1),
 		state: admin.NodeState{Node: id.Node, Role: string(id.Role), Site: r.m.Site, State: "starting", Since: time.Now()},
 	}
 	last := ""
@@ -327,11 +329,17 @@ func (r *membership) boot() (node.Boot, error) {
 	defer r.mu.Unlock()
 	id := r.m.Credential.ID
 	b := node.Boot{Credential: r.m.Credential, Sessions: r.m.Sessions, ID: id.Node, Role: id.Role, Site: r.m.Site, Labels: r.m.Labels,
-		Host: "127.0.0.1", LinkHost: r.m.Host, PortBase: r.m.PortBase, Dir: r.o.Folder.node(id.Node), Blobs: r.o.Folder.Blobs()}
-	for _, s := range r.m.Servers {
-		b.Servers = append(b.Servers, node.Server{Node: s.Node, Link: s.Link, Site: s.Site})
-	}
+		Host: "127.0.0.1", LinkHost: r.m.Host, PortBase: r.m.PortBase, Dir: r.o.Folder.node(id.Node), Blobs: r.o.Folder.Blobs(),
+		ControlDir: r.o.Folder.control(), Joined: true, Servers: told(r.m.Servers)}
 	return b, nil
+}
+
+// told is what a node is told of the servers.
+func told(servers []fleet.Server) (all []node.Server) {
+	for _, s := range servers {
+		all = append(all, node.Server{Node: s.Node, Link: s.Link, Site: s.Site})
+	}
+	return all
 }
 
 // watch renews the certificate when it is time, follows the servers, and ends the node when the machine leaves or is put out.
@@ -384,7 +392,7 @@ func (r *membership) refresh(ctx context.Context) error {
 	if r.child != nil {
 		r.child.Renew(next)
 		if moved {
-			r.child.Restart()
+			r.child.Servers(told(w.Servers))
 		}
 	}
 	return nil

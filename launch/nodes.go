@@ -27,9 +27,10 @@ type nodes struct {
 	refused  func(system.Act) // hears what a node refused to others; nil: nobody does
 	came     func()           // tells that there are new nodes
 	log      *slog.Logger
-	wake     chan struct{} // room for one: Set was called, or a process left
-	claims   claims        // of Set alone, and of its owner after the last Set
-	others   link.Resolver // where nodes of other machines are
+	wake     chan struct{}          // room for one: Set was called, or a process left
+	claims   claims                 // of Set alone, and of its owner after the last Set
+	others   link.Resolver          // where nodes of other machines are
+	joined   func() []system.NodeID // servers that joined
 
 	mu       sync.Mutex // guards what follows
 	kept     *kept
@@ -131,7 +132,7 @@ func (ns *nodes) child(e own) *child {
 	return &child{
 		id: e.id, command: ns.command, logFile: ns.folder.Log(string(e.id)), changed: ns.changed, refused: ns.refused, log: ns.log,
 		boot:  func() (node.Boot, error) { return ns.boot(e.id) },
-		again: make(chan struct{}, 1), creds: make(chan identity.Credential, 1), ways: make(chan struct{}, 1),
+		again: make(chan struct{}, 1), creds: make(chan identity.Credential, 1), servers: make(chan []node.Server, 1), ways: make(chan struct{}, 1),
 		state: admin.NodeState{Node: e.id, Role: string(ns.role(e.id)), Site: e.group.Site, Emulated: ns.kept.Fleet == nil, Capacity: e.group.Capacity,
 			Labels: e.group.Labels, State: "starting", Since: time.Now(), Address: ns.kept.linkHost(ns.kept.Index[e.id])},
 	}
@@ -181,7 +182,7 @@ func (ns *nodes) Servers() []system.NodeID {
 	if ns.sys == nil {
 		return nil
 	}
-	return []system.NodeID{ns.kept.Server}
+	return append([]system.NodeID{ns.kept.Server}, ns.joined()...)
 }
 
 // Resolve implements [link.Resolver].

@@ -20,6 +20,7 @@ const (
 	HTTP   Proto = "http/1.1"      // requests and artifacts: a pool of keep-alive connections
 	HTTP2  Proto = "h2"            // control, watches, logs: one connection a pair of nodes
 	Tunnel Proto = "servent-l4"    // one switched connection: a preamble, then its bytes
+	Voter  Proto = "servent-voter" // between the engines of two servers: one voter's connection to another
 	Alive  Proto = "servent-alive" // says nothing; breaks when the node dies
 )
 

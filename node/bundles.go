@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"servent/architecture"
 	"servent/blob"
@@ -42,7 +43,7 @@ func (b *bundles) Open(ctx context.Context, d system.Digest) (io.ReadCloser, err
 }
 
 func (b *bundles) fetch(ctx context.Context, d system.Digest) error {
-	if b.store.Has(d) || b.node.boot.Role == identity.Server {
+	if b.store.Has(d) {
 		return nil
 	}
 	b.one.Lock()
@@ -51,8 +52,8 @@ func (b *bundles) fetch(ctx context.Context, d system.Digest) error {
 		return nil
 	}
 	var errs []error
-	for _, s := range b.node.boot.Servers {
-		err := b.from(ctx, s.Node, d)
+	for _, server := range b.node.servers.others() { // none: who opens it will say that it is not there
+		err := b.from(ctx, server, d)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -110,6 +111,42 @@ func (b *bundles) mayHave(ctx context.Context, node identity.ID, d system.Digest
 	}
 	v, err := b.node.cluster.Read(ctx)
 	return err == nil && entitled(v.Plan, node, d)
+}
+
+// hoard fetches what the plan's services are made of, also what does not run here, until ctx ends: so that a server that joined has it for others when the
+// first machine is gone.
+func (b *bundles) hoard(ctx context.Context) error {
+	tried := map[system.Digest]bool{"": true} // and what will never be found: an image's digest is its registry's
+	for {
+		changed := b.node.news.wait()
+		if plan := b.node.view.Load().Plan; plan != nil {
+			for i := range plan.Services {
+				s := &plan.Services[i].Service
+				for _, d := range append([]system.Digest{s.Software.Digest}, digests(s.Files)...) {
+					if !tried[d] {
+						tried[d] = b.fetch(ctx, d) == nil || s.Software.Digest == d && s.Software.Kind == system.Image
+					}
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rememberGap):
+		}
+	}
+}
+
+func digests(files []system.MountedFile) (all []system.Digest) {
+	for _, f := range files {
+		all = append(all, f.Digest)
+	}
+	return all
 }
 
 // entitled says whether a plan has a node run a service that is made of the bytes, or be ready to.

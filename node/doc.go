@@ -33,6 +33,7 @@ type Boot struct {
 	Blobs      string              `json:"blobs"`       // folder of bytes by digest
 	ControlDir string              `json:"control_dir"` // where a server keeps control
 	Servers    []Server            `json:"servers"`     // who answers for control
+	Joined     bool                `json:"joined"`      // on a server: it joined others, and never begins a control of its own
 	Control    string              `json:"control"`     // on a server: an etcd of the user's; empty: its own
 	Emulated   bool                `json:"emulated"`
 	Capacity   system.Capacity     `json:"capacity"`
@@ -57,6 +58,7 @@ type Server struct {
 type Word struct {
 	Credential *identity.Credential `json:"credential,omitempty"` // a new certificate, before the old one ends
 	Faults     *Faults              `json:"faults,omitempty"`
+	Servers    []Server             `json:"servers,omitempty"` // who answers for control from now on
 }
 
 // Told is one line on a node's standard output.

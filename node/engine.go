@@ -15,7 +15,6 @@ import (
 	"servent/control/remote"
 	"servent/identity"
 	"servent/link"
-	"servent/system"
 )
 
 // firstWord is how long an etcd of the user's may take until it answers for the first time.
@@ -25,27 +24,60 @@ const firstWord = 5 * time.Second
 // closed by the function that it returns, after all who use it have ended; run starts what goes on meanwhile.
 func (n *Node) openControl(ctx context.Context, mux *http.ServeMux, run func(string, func(context.Context) error)) (closeControl func() error, err error) {
 	if n.boot.Role != identity.Server {
-		var ids []system.NodeID
-		for _, s := range n.boot.Servers {
-			ids = append(ids, s.Node)
-		}
-		n.cluster = control.Cluster{Store: remote.New(remote.Options{Servers: func() []system.NodeID { return ids }, Transport: n.http2})}
+		n.cluster = control.Cluster{Store: remote.New(remote.Options{Servers: n.servers.ids, Transport: n.http2})}
 		return func() error { n.http2.CloseIdleConnections(); return nil }, nil
+	}
+	if n.boot.Control == "" && !n.boot.Emulated {
+		return n.openVoter(ctx, mux, run)
 	}
 	store, err := n.engine(ctx, run)
 	if err != nil {
 		return nil, err
 	}
 	n.cluster = control.Cluster{Store: store}
-	mux.Handle("/v1/control/", remote.Handler(store, func(r *http.Request) (identity.ID, bool) {
+	mux.Handle(controlPath, n.answers(store))
+	return store.Close, nil
+}
+
+const controlPath = "/v1/control/"
+
+// answers is what answers for control out of a store.
+func (n *Node) answers(store control.Store) http.Handler {
+	return remote.Handler(store, func(r *http.Request) (identity.ID, bool) {
 		p, ok := link.PeerFrom(r.Context())
 		return p.ID, ok
 	}, remote.Bounds{Denied: func(r *http.Request, err error) {
 		if p, ok := link.PeerFrom(r.Context()); ok {
 			n.refused(p.ID, r.RemoteAddr, r.Method+" "+r.URL.Path, "", err)
 		}
-	}}))
-	return store.Close, nil
+	}})
+}
+
+// openVoter joins a fleet's server to the others. The fleet's first machine waits for its engine when it is alone: nobody else could answer.
+func (n *Node) openVoter(ctx context.Context, mux *http.ServeMux, run func(string, func(context.Context) error)) (closeControl func() error, err error) {
+	if n.voter, err = newVoter(n); err != nil {
+		return nil, err
+	}
+	n.cluster = control.Cluster{Store: agreed{n.voter.nearest}}
+	toServers, toOthers := n.answers(agreed{n.voter.own}), n.answers(n.cluster.Store)
+	mux.HandleFunc(controlPath, func(w http.ResponseWriter, r *http.Request) {
+		p, ok := link.PeerFrom(r.Context())
+		switch {
+		case !ok || p.ID.Role != identity.Server:
+			toOthers.ServeHTTP(w, r)
+		case n.voter.agrees.Load():
+			toServers.ServeHTTP(w, r)
+		default: // before a watch has begun: the other server looks elsewhere, and at its own engine
+			http.Error(w, errAbsent.Error(), http.StatusServiceUnavailable)
+		}
+	})
+	run("control", n.voter.run)
+	if len(n.servers.others()) == 0 {
+		if err := n.voter.await(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return n.voter.close, nil
 }
 
 // engine is the etcd of the user's, or one of our own in a child process. It answers before it is returned.

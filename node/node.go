@@ -75,6 +75,8 @@ type Node struct {
 	doors     doors
 	overlays  *overlays
 	stores    *stores
+	servers   *servers
+	voter     *voter          // of a fleet's server; nil: another has the engine, or it is alone
 	cluster   control.Cluster // set by openControl
 	started   time.Time
 
@@ -125,6 +127,9 @@ func (n *Node) obey(words <-chan Word, stop func()) {
 		if w.Faults != nil {
 			n.suffer(*w.Faults)
 		}
+		if w.Servers != nil {
+			n.servers.tell(w.Servers)
+		}
 		if w.Credential == nil {
 			continue
 		}
@@ -148,6 +153,7 @@ func build(boot Boot, o Options) (*Node, error) {
 	n.table.Store(&route.Table{Self: boot.ID})
 	n.view.Store(&control.View{})
 	n.demand.Store(new([]system.Demand))
+	n.servers = newServers(boot, o.Log)
 	var err error
 	if n.keep, err = identity.NewKeeper(boot.Credential); err != nil {
 		return nil, err
@@ -223,6 +229,11 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	mux.HandleFunc("GET /v1/node/logs", n.guard(n.serveLogs))
 	mux.HandleFunc("GET /v1/node/meter", n.guard(n.serveMeter))
 	mux.HandleFunc("POST /v1/store/", n.stores.serve)
+	if n.voter != nil {
+		n.voter.handle(mux)
+		voters := n.link.Accept(link.Voter)
+		heart.run(below, "voters", func(ctx context.Context) error { return n.voter.admit(ctx, voters) })
+	}
 	if n.boot.Role == identity.Server {
 		mux.HandleFunc("GET "+blobPath+"{digest}", n.bundles.serve)
 	}
@@ -242,8 +253,11 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	rim.run(above, "agent", n.agent.Run)
 	rim.run(above, "follow", n.follow)
 	rim.run(above, "calls", n.listen)
-	if !n.boot.Emulated && n.boot.Role != identity.Server {
+	if n.recalls() {
 		rim.run(above, "remember", n.remember)
+	}
+	if n.boot.Role == identity.Server && n.boot.Joined {
+		rim.run(above, "hoard", n.bundles.hoard)
 	}
 	rim.run(above, "keys", n.keys.Run)
 	if n.boot.Role == identity.Server {
@@ -282,7 +296,7 @@ func (n *Node) linkAddress() string {
 
 // resolve knows servers from the start and all others from what is seen.
 func (n *Node) resolve(id system.NodeID) (link.Address, bool) {
-	for _, s := range n.boot.Servers {
+	for _, s := range n.servers.all() {
 		if s.Node == id {
 			return link.Address{Host: s.Link, Site: s.Site}, true
 		}
@@ -318,7 +332,7 @@ func (n *Node) shun(expelled []system.Expelled) {
 func (n *Node) follow(ctx context.Context) error {
 	var one sync.Mutex // view at a time
 	heard := false
-	if !n.boot.Emulated && n.boot.Role != identity.Server {
+	if n.recalls() {
 		silent := time.AfterFunc(recallAfter, func() {
 			one.Lock()
 			defer one.Unlock()
@@ -360,6 +374,7 @@ func (n *Node) take(ctx context.Context, v *control.View) {
 	table := route.Build(v.Plan, v.Seen, n.boot.ID)
 	n.keys.Follow(table) // before this node says that it follows the plan, and before owners change by the table
 	n.view.Store(v)
+	n.servers.see(v)
 	n.agent.Follow(v.Plan)
 	n.overlays.follow(v.Plan)
 	n.overlays.attach(table)

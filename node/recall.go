@@ -11,6 +11,7 @@ import (
 
 	"servent/blob"
 	"servent/control"
+	"servent/identity"
 	"servent/system"
 )
 
@@ -27,6 +28,11 @@ type last struct {
 	Expelled []system.Expelled `json:"expelled,omitempty"`
 	// Certificates are sealed as in control.
 	Certificates []system.Certified `json:"certificates,omitempty"`
+}
+
+// recalls says whether the node writes the plan down, for a start at which nobody answers for control: a machine that is not alone.
+func (n *Node) recalls() bool {
+	return !n.boot.Emulated && (n.boot.Role != identity.Server || len(n.servers.others()) > 0)
 }
 
 // remember writes down every new plan, and what is seen with it, until ctx ends.

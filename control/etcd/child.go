@@ -62,8 +62,8 @@ const (
 // Run starts the server, starts it again whenever it dies, at first after 50 ms and at most after 5 s,
 // and stops it when ctx ends; it returns nil then. A server that never answered in three starts is an error.
 func (c *Child) Run(ctx context.Context) error {
-	if err := c.prepare(); err != nil {
-		return fmt.Errorf("start etcd: %w", err)
+	if err := c.Prepare(); err != nil {
+		return err
 	}
 	defer c.giveBack()
 	const first, longest = 50 * time.Millisecond, 5 * time.Second
@@ -124,6 +124,20 @@ func (c *Child) tls() *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.client
+}
+
+// Prepare makes the folders, so that [Child.Peer] has an answer before the server starts; [Child.Run] does it if nobody has.
+func (c *Child) Prepare() error {
+	c.mu.Lock()
+	done := c.server.Dir != ""
+	c.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := c.prepare(); err != nil {
+		return fmt.Errorf("start etcd: %w", err)
+	}
+	return nil
 }
 
 // prepare chooses the door: a unix socket where the system guards it by its folder's mode and its path
@@ -187,7 +201,7 @@ func (c *Child) giveBack() {
 }
 
 // Peer is the socket of a voter: the own one's server listens there, and for every other one somebody else must, who joins what comes with that
-// voter's socket on its machine. Empty before [Child.Run] made the folder.
+// voter's socket on its machine. Empty before [Child.Prepare].
 func (c *Child) Peer(name string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
