@@ -98,12 +98,12 @@ x-servent:
   nodes: {node: {count: 2}}
   compare: {load: {mix: {"POST /c/{key}": 1}, keys: uniform of 40}}
 `)
-	r := compared(t, w, "--vary", "architecture=single,partitioned,pastry", "--nodes", "2", "--repeats", "1")
+	r := compared(t, w, "--vary", "architecture=single,partitioned,superpeer", "--nodes", "2", "--repeats", "1")
 	if r.Capacity[0].Source != "measured" || r.Capacity[0].Rate < 1 {
 		t.Errorf("capacity %+v, want a measured one", r.Capacity)
 	}
 	if len(r.Variants) != 3 || r.Variants[2].Refused == "" {
-		t.Fatalf("variants %+v, want pastry refused as long as it is not built", r.Variants)
+		t.Fatalf("variants %+v, want superpeer refused as long as it is not built", r.Variants)
 	}
 	for _, v := range r.Variants[:2] {
 		s := v.Survival
@@ -203,7 +203,7 @@ func TestCompareRefuses(t *testing.T) {
 		{[]string{"--nodes", "0"}, "want numbers from 1 to 64"},
 		{[]string{"--vary", "architecture"}, "want PATH=A,B"},
 		{[]string{"--service", "nobody"}, `no service "nobody"`},
-		{[]string{"--vary", "architecture=pastry"}, "not built yet"},
+		{[]string{"--vary", "architecture=superpeer"}, "not built yet"},
 		{[]string{"--repeats", "0"}, "want 1 or more"},
 		{[]string{"--slow", "0.5"}, "want 1 to 256"},
 		{[]string{"--slow", "NaN"}, "want 1 to 256"},
@@ -217,7 +217,7 @@ func TestCompareRefuses(t *testing.T) {
 		{[]string{"--vary", "scale.max=1,2,3,4,5", "--scale", "both"}, "10 variants, out and up; at most 8"},
 		{[]string{"--vary", "x-servent.compare.check=kv"}, "is the comparison's own"},
 		{[]string{"--scale", "sideways"}, "want out, up or both"},
-		{[]string{"--vary", "architecture=pastry", "--scale", "up"}, "not built yet"},
+		{[]string{"--vary", "architecture=superpeer", "--scale", "up"}, "not built yet"},
 	} {
 		if out, err := w.run(append([]string{"compare"}, tt.args...)...); err == nil || !strings.Contains(out, tt.want) {
 			t.Errorf("compare %v: %v, want %q in\n%s", tt.args, err, tt.want, out)
