@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"servent/driver"
@@ -73,6 +72,8 @@ func (p *prepared) start(ctx context.Context, s driver.Spec, from *template) (_ 
 	if m.Instance, err = run.Start(ctx, q); err != nil {
 		return nil, err
 	}
+	m.exit = make(chan driver.Exit, 1)
+	go m.follow()
 	if from != nil {
 		err = m.resume(ctx)
 	}
@@ -239,11 +240,10 @@ func (p *prepared) seed(s driver.Spec) (string, error) {
 type machine struct {
 	driver.Instance // the process
 	host            string
-	port            int    // on the node
-	guest           int    // in the guest
-	dir             string // of the monitor's socket
-	once            sync.Once
-	exit            chan driver.Exit
+	port            int              // on the node
+	guest           int              // in the guest
+	dir             string           // of the monitor's socket
+	exit            chan driver.Exit // of capacity 1
 }
 
 func (m *machine) socket() string { return filepath.Join(m.dir, "qmp") }
@@ -257,16 +257,13 @@ func (m *machine) Pid() int {
 }
 
 // Wait receives once, when QEMU has ended and nothing of it is left.
-func (m *machine) Wait() <-chan driver.Exit {
-	m.once.Do(func() {
-		m.exit = make(chan driver.Exit, 1)
-		go func() {
-			e := <-m.Instance.Wait()
-			_ = os.RemoveAll(m.dir) // only a socket
-			m.exit <- e
-		}()
-	})
-	return m.exit
+func (m *machine) Wait() <-chan driver.Exit { return m.exit }
+
+// follow ends with QEMU.
+func (m *machine) follow() {
+	e := <-m.Instance.Wait()
+	_ = os.RemoveAll(m.dir) // only a socket
+	m.exit <- e
 }
 
 // resume lets a machine go on that was loaded from a template.
