@@ -171,7 +171,7 @@ func TestComposeFiles(t *testing.T) {
 			})
 		}
 	}
-	if want := 26; seen != want {
+	if want := 28; seen != want {
 		t.Errorf("%d Compose files, want %d: change the number when you add one", seen, want)
 	}
 }
@@ -179,6 +179,8 @@ func TestComposeFiles(t *testing.T) {
 var processRun = map[string]any{
 	"increment/compose.yaml increment":        []any{"servent", "example", "increment"},
 	"increment/compose.python.yaml increment": map[string]any{"run": []any{"python3", "./python/increment.py"}, "include": []any{"./python/increment.py"}},
+	"increment/compose.one.yaml increment":    map[string]any{"run": []any{"python3", "./python/increment.py", "one"}, "include": []any{"./python/increment.py"}},
+	"increment/compose.fsm.yaml increment":    map[string]any{"run": []any{"python3", "./python/increment.py", "fsm"}, "include": []any{"./python/increment.py"}},
 	"address/compose.slow.yaml address":       []any{"servent", "example", "address", "--delay", "1500ms", "--every", "2"},
 	"shop/compose.postgres.yaml data":         map[string]any{"build": []any{"go", "build", "-o", "bin/", "./postgres"}, "run": []any{"./bin/postgres"}},
 	"shop/compose.postgres.yaml api":          map[string]any{"build": []any{"go", "build", "-o", "bin/", "./api"}, "run": []any{"./bin/api"}},

@@ -126,7 +126,7 @@ func inside(t *testing.T, env map[string]string, args ...string) string {
 	return where
 }
 
-// One protocol, five programs.
+// One protocol, five programs, one of them in two server models.
 func TestIncrement(t *testing.T) {
 	for name, run := range map[string]func(t *testing.T) string{
 		"inside": func(t *testing.T) string { return inside(t, nil, "increment") },
@@ -140,7 +140,8 @@ func TestIncrement(t *testing.T) {
 			build(t, "cc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, "increment/c/increment.c")
 			return start(t, nil, program)
 		},
-		"python": func(t *testing.T) string { return start(t, nil, "python3", "increment/python/increment.py") },
+		"python":            func(t *testing.T) string { return start(t, nil, "python3", "increment/python/increment.py") },
+		"python, by events": func(t *testing.T) string { return start(t, nil, "python3", "increment/python/increment.py", "fsm") },
 		"erlang": func(t *testing.T) string {
 			dir := t.TempDir()
 			build(t, "erlc", "-Wall", "-Werror", "-o", dir, "increment/erlang/increment.erl")
@@ -151,6 +152,37 @@ func TestIncrement(t *testing.T) {
 			t.Parallel()
 			speak(t, run(t))
 		})
+	}
+}
+
+// A client that says nothing holds up nobody, but where there is one thread that waits for it.
+func TestIncrementModels(t *testing.T) {
+	for model, waits := range map[string]bool{"threads": false, "fsm": false, "one": true} {
+		t.Run(model, func(t *testing.T) {
+			t.Parallel()
+			where := start(t, nil, "python3", "increment/python/increment.py", model)
+			quiet := dial(t, where)
+			fmt.Fprintln(quiet, "1")
+			if got := answers(t, quiet, 1); got[0] != "2" {
+				t.Fatalf("the first client has %q, want 2", got[0])
+			}
+			second := dial(t, where)
+			fmt.Fprintln(second, "41")
+			if waits {
+				second.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+				if n, err := second.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatalf("the second client has %d bytes, %v, while the first is there", n, err)
+				}
+				second.SetReadDeadline(time.Time{})
+				quiet.Close()
+			}
+			if got := answers(t, second, 1); got[0] != "42" {
+				t.Errorf("the second client has %q, want 42", got[0])
+			}
+		})
+	}
+	if out, err := exec.Command(need(t, "python3"), "increment/python/increment.py", "two").CombinedOutput(); err == nil || !strings.Contains(string(out), "want one of threads, one, fsm, have 'two'") {
+		t.Errorf("an unknown model: %v: %s", err, out)
 	}
 }
 
