@@ -148,7 +148,7 @@ func TestNextAtTheSameTime(t *testing.T) {
 	var mu sync.Mutex
 	taken := map[string]bool{}
 	var wg sync.WaitGroup
-	for i := range 8 {
+	for i := range 6 { // more would need all ports that there are, and other systems may run
 		claimed := ours(t)
 		wg.Go(func() { // with slices of different lengths
 			k, err := (&kept{PortSlice: minSlice}).next(sysOf(2+i%4*minSlice/4, group("node", 3)), nil, claimed)
