@@ -87,9 +87,41 @@ const told = 1e7
 // simulated is a run with what it cost.
 type simulated struct {
 	study.Result
+	cost
+}
+
+// cost is what a run took of this machine.
+type cost struct {
 	CPU  float64 `json:"cpu_seconds"`
 	Wall float64 `json:"wall_seconds"`
 	RSS  int64   `json:"max_rss_bytes"` // of the process, until the end of the run
+}
+
+// experiment makes runs one after the other, under one line of progress, and tells each one's cost. It ends early with ctx, whose error it returns then.
+func (e *env) experiment(ctx context.Context, runs []study.Options, run func(study.Options) error, took func(cost)) error {
+	p := progress{e: e, began: time.Now(), of: len(runs)}
+	for _, r := range runs {
+		p.total += study.Foretell(r)
+	}
+	defer func() {
+		if p.shown {
+			e.clearLine()
+		}
+	}()
+	for i, r := range runs {
+		r.Tell = func(now study.Progress) { p.show(i, r, now) }
+		cpu, began := process.OwnCPU().Seconds(), time.Now()
+		err := run(r)
+		if err != nil && ctx.Err() == nil {
+			return misuse{err} // Check has been asked before
+		}
+		took(cost{process.OwnCPU().Seconds() - cpu, time.Since(began).Seconds(), maxRSS()})
+		p.before += study.Foretell(r)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *env) simulate(ctx context.Context, name string, o simulateOptions) error {
@@ -100,29 +132,21 @@ func (e *env) simulate(ctx context.Context, name string, o simulateOptions) erro
 	if runs[0].Graph.New != nil {
 		return e.simulateGraphs(ctx, runs)
 	}
-	p := progress{e: e, began: time.Now(), of: len(runs)}
+	total := 0.0
 	for _, r := range runs {
-		p.total += study.Foretell(r)
+		total += study.Foretell(r)
 	}
-	if p.total > told {
-		fmt.Fprintf(e.err, "about %s events\n", large(p.total))
+	if total > told {
+		fmt.Fprintf(e.err, "about %s events\n", large(total))
 	}
 	var all []simulated
-	for i, r := range runs {
-		r.Tell = func(now study.Progress) { p.show(i, r, now) }
-		cpu, began := process.OwnCPU().Seconds(), time.Now()
-		var res study.Result
-		if res, err = study.Run(ctx, r); err != nil && ctx.Err() == nil {
-			return misuse{err} // Check has been asked before
-		}
-		all = append(all, simulated{res, process.OwnCPU().Seconds() - cpu, time.Since(began).Seconds(), maxRSS()})
-		p.before += study.Foretell(r)
-		if err != nil {
-			break
-		}
-	}
-	if p.shown {
-		e.clearLine()
+	err = e.experiment(ctx, runs, func(r study.Options) error {
+		res, err := study.Run(ctx, r)
+		all = append(all, simulated{Result: res})
+		return err
+	}, func(c cost) { all[len(all)-1].cost = c })
+	if err != nil && ctx.Err() == nil {
+		return err
 	}
 	switch {
 	case e.json && o.sweep != "":

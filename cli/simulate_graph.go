@@ -7,40 +7,24 @@ import (
 	"strconv"
 	"time"
 
-	"servent/driver/process"
 	"servent/overlay/study"
 )
 
 // simulatedGraph is a run of an overlay without keys with what it cost.
 type simulatedGraph struct {
 	study.GraphResult
-	CPU  float64 `json:"cpu_seconds"`
-	Wall float64 `json:"wall_seconds"`
-	RSS  int64   `json:"max_rss_bytes"` // of the process, until the end of the run
+	cost
 }
 
 func (e *env) simulateGraphs(ctx context.Context, runs []study.Options) error {
-	p := progress{e: e, began: time.Now(), of: len(runs)}
-	for _, r := range runs {
-		p.total += study.Foretell(r)
-	}
 	var all []simulatedGraph
-	var err error
-	for i, r := range runs {
-		r.Tell = func(now study.Progress) { p.show(i, r, now) }
-		cpu, began := process.OwnCPU().Seconds(), time.Now()
-		var res study.GraphResult
-		if res, err = study.RunGraph(ctx, r); err != nil && ctx.Err() == nil {
-			return misuse{err} // Check has been asked before
-		}
-		all = append(all, simulatedGraph{res, process.OwnCPU().Seconds() - cpu, time.Since(began).Seconds(), maxRSS()})
-		p.before += study.Foretell(r)
-		if err != nil {
-			break
-		}
-	}
-	if p.shown {
-		e.clearLine()
+	err := e.experiment(ctx, runs, func(r study.Options) error {
+		res, err := study.RunGraph(ctx, r)
+		all = append(all, simulatedGraph{GraphResult: res})
+		return err
+	}, func(c cost) { all[len(all)-1].cost = c })
+	if err != nil && ctx.Err() == nil {
+		return err
 	}
 	switch {
 	case e.json && len(runs) > 1:

@@ -80,13 +80,8 @@ type graphRun struct {
 	m       overlay.Linked
 	holders [][]uint32 // of each object, sorted
 	graph0  *graph.Graph
-	begin   int64
 	base    sim.Counters
 	loads   []uint32 // received until begin, by slot
-	asked   int
-	open    int
-	opens   []int32
-	gone    int
 	hops    []uint64
 	right   int
 	took    float64
@@ -102,7 +97,7 @@ func RunGraph(ctx context.Context, o Options) (GraphResult, error) {
 		return GraphResult{}, err
 	}
 	o.defaults()
-	r := &graphRun{opens: make([]int32, o.Nodes), hops: make([]uint64, math.MaxUint16+1)}
+	r := &graphRun{hops: make([]uint64, math.MaxUint16+1)}
 	plan := overlay.GraphPlan{Plan: o.plan(), Search: o.Search, Far: o.Far, Holds: r.holds,
 		Longest: int64(2*math.Log2(float64(o.Nodes))+6) * int64(o.To)}
 	r.m = o.Graph.New(plan)
@@ -249,25 +244,16 @@ func (r *graphRun) ask(now, next, end int64) {
 			}
 			r.nearest += float64(least)
 		}
-		r.net.Command(at, s, peer.Event{Kind: peer.Locate, Tag: peer.Tag(r.asked + 1), Key: key})
-		r.asked++
-		r.open++
-		r.opens[s]++
+		r.locate(at, s, key)
 	}
-}
-
-func (r *graphRun) due(i int) int64 {
-	return r.begin + int64(float64(r.o.For)*float64(i)/float64(r.o.Lookups))
 }
 
 // hear counts what was answered since the last time.
 func (r *graphRun) hear() {
 	for _, a := range r.net.Answers() {
-		if r.opens[a.Slot] == 0 {
+		if !r.answered(a.Slot) {
 			continue // of an earlier life
 		}
-		r.opens[a.Slot]--
-		r.open--
 		if r.res.Search == nil {
 			r.res.Search = new(Searched)
 		}
@@ -301,13 +287,6 @@ func (r *graphRun) kill() {
 	r.res.Killed, r.died = n, r.net.Now()
 	r.res.After, _ = r.shape()
 	r.res.Dead = append(r.res.Dead, r.res.After.Dead)
-}
-
-func (r *graphRun) lose(s peer.Slot) {
-	r.live--
-	r.open -= int(r.opens[s])
-	r.gone += int(r.opens[s])
-	r.opens[s] = 0
 }
 
 // changed is told of churn.

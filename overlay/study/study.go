@@ -213,6 +213,7 @@ type world struct {
 	expect float64
 	live   int
 	node   float64 // seconds that nodes have lived since it was set to 0
+	asking
 }
 
 func newWorld(o Options, m peer.Protocol) world {
@@ -220,7 +221,7 @@ func newWorld(o Options, m peer.Protocol) world {
 	if o.Plane {
 		links = sim.Plane{From: int64(o.From), To: int64(o.To), Seed: o.Seed}
 	}
-	return world{o: o, rnd: rand.New(rand.NewPCG(o.Seed, 1)), expect: Foretell(o), live: o.Nodes,
+	return world{o: o, asking: asking{opens: make([]int32, o.Nodes)}, rnd: rand.New(rand.NewPCG(o.Seed, 1)), expect: Foretell(o), live: o.Nodes,
 		net: sim.New(sim.Options{Machine: m, Places: sim.Places(o.Seed, o.Nodes), Seed: o.Seed, Links: links, Loss: o.Loss, Shards: o.Shards})}
 }
 
@@ -228,13 +229,8 @@ func newWorld(o Options, m peer.Protocol) world {
 type run struct {
 	world
 	m      overlay.Machine
-	begin  int64        // lookups may start
 	base   sim.Counters // at begin
 	churn  *sim.Churn
-	asked  int
-	open   int      // by askers that live
-	opens  []int32  // by slot
-	gone   int      // their asker died
 	hops   []uint64 // of right answers, by hops
 	right  int
 	took   float64   // seconds, of right ones together
@@ -250,7 +246,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	o.defaults()
 	m := o.Overlay.New(o.plan())
-	r := &run{world: newWorld(o, m), m: m, opens: make([]int32, o.Nodes), hops: make([]uint64, math.MaxUint16+1)}
+	r := &run{world: newWorld(o, m), m: m, hops: make([]uint64, math.MaxUint16+1)}
 	r.res = Result{Simulated: true, Overlay: o.Overlay.Name, Nodes: o.Nodes, Seed: o.Seed, Loss: o.Loss}
 	if o.Join {
 		r.res.Joined = r.join(ctx, r.whole)
@@ -362,30 +358,20 @@ func (r *run) ask(now, next, end int64) {
 		for r.net.Down(s) {
 			s = peer.Slot(r.rnd.IntN(r.o.Nodes))
 		}
-		ev := peer.Event{Kind: peer.Locate, Tag: peer.Tag(r.asked + 1)}
-		for i := range ev.Key {
-			ev.Key[i] = byte(r.rnd.Uint32())
+		var key peer.ID
+		for i := range key {
+			key[i] = byte(r.rnd.Uint32())
 		}
-		r.net.Command(at, s, ev)
-		r.asked++
-		r.open++
-		r.opens[s]++
+		r.locate(at, s, key)
 	}
-}
-
-// due is when a lookup begins.
-func (r *run) due(i int) int64 {
-	return r.begin + int64(float64(r.o.For)*float64(i)/float64(r.o.Lookups))
 }
 
 // hear counts what was answered since the last time; who lives has not changed meanwhile.
 func (r *run) hear() {
 	for _, a := range r.net.Answers() {
-		if r.opens[a.Slot] == 0 {
+		if !r.answered(a.Slot) {
 			continue // of an earlier life
 		}
-		r.opens[a.Slot]--
-		r.open--
 		switch {
 		case a.Flags == peer.Crowded:
 			r.res.Crowded++
@@ -460,14 +446,6 @@ func (r *run) kill() {
 		r.lose(peer.Slot(s))
 	}
 	r.res.Killed, r.died = n, r.net.Now()
-}
-
-// lose forgets what a node that has died had asked.
-func (r *run) lose(s peer.Slot) {
-	r.live--
-	r.open -= int(r.opens[s])
-	r.gone += int(r.opens[s])
-	r.opens[s] = 0
 }
 
 // changed is told of churn.
