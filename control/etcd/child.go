@@ -153,7 +153,7 @@ func (c *Child) prepare() error {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return err
 	}
-	server := Options{Dir: filepath.Join(dir, "etcd"), Door: filepath.Join(dir, socketName)}
+	server := Options{Dir: dataDir(dir), Door: filepath.Join(dir, socketName)}
 	var client *tls.Config
 	if runtime.GOOS == "windows" || len(server.Door) > socketPath {
 		server.Door = "127.0.0.1:0"
@@ -175,6 +175,9 @@ func (c *Child) prepare() error {
 	}
 	return nil
 }
+
+// dataDir is the server's own folder in [ChildOptions.Dir].
+func dataDir(dir string) string { return filepath.Join(dir, "etcd") }
 
 // peersFolder is the folder of the voters' sockets, empty: the own one's, or one of the system's temporary folder when their paths would be too long.
 func peersFolder(dir string) (string, error) {

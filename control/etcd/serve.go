@@ -46,6 +46,9 @@ type Options struct {
 // learnersMost may be there at a time.
 const learnersMost = 64
 
+// soleName is the name of a server that nobody can join.
+const soleName = "servent"
+
 // segment is the size of a write-ahead file; etcd allocates two at once. Its own 64 MB are for writes
 // that control never sees.
 const segment = 8 << 20
@@ -154,7 +157,7 @@ func (o Options) config(loud zapcore.LevelEnabler) (*embed.Config, error) {
 	cfg.ListenPeerUrls = nil
 	cfg.EnableGRPCGateway = false
 
-	cfg.Name, cfg.Dir = "servent", o.Dir
+	cfg.Name, cfg.Dir = soleName, o.Dir
 	if o.Name != "" {
 		if !filepath.IsAbs(o.Peers) {
 			return nil, fmt.Errorf("folder of voters %q: want an absolute path", o.Peers)

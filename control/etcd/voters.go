@@ -11,6 +11,8 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"servent/control"
 )
 
 // Voter is one of the servers that agree on every change, or a learner, which hears of all and has no vote.
@@ -53,6 +55,7 @@ type Standing struct {
 	Learner bool
 	Leads   bool
 	Led     bool // somebody leads: what it is told will be agreed on
+	Rev     control.Rev
 }
 
 // Standing asks the server itself, also one that is cut off from the others.
@@ -61,7 +64,7 @@ func (s *Store) Standing(ctx context.Context) (Standing, error) {
 	if err != nil {
 		return Standing{}, s.meaning(ctx, err)
 	}
-	return Standing{Learner: resp.IsLearner, Leads: resp.Leader == resp.Header.MemberId, Led: resp.Leader != 0}, nil
+	return Standing{Learner: resp.IsLearner, Leads: resp.Leader == resp.Header.MemberId, Led: resp.Leader != 0, Rev: control.Rev(resp.Header.Revision)}, nil
 }
 
 // Voters are all that agree, and their learners, as a majority knows them.
