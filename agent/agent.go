@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"servent/control"
 	"servent/driver"
 	"servent/system"
 )
@@ -103,13 +104,14 @@ func New(o Options) *Agent {
 }
 
 // Follow hands in the newest plan, which is never changed afterwards. It does not block. A plan that is not
-// newer than the one followed, or was written by a conductor that has been replaced, is ignored; so is nil.
+// newer than the one followed, or was written by a conductor that has been replaced, is ignored; so is nil. One of a later epoch
+// is newer whatever its number is.
 func (a *Agent) Follow(p *system.Plan) {
 	if p == nil {
 		return
 	}
 	a.mu.Lock()
-	newer := a.plan == nil || p.Generation > a.plan.Generation && p.Fence >= a.plan.Fence
+	newer := a.plan == nil || p.Generation > a.plan.Generation && p.Fence >= a.plan.Fence || epoch(p) > epoch(a.plan)
 	if newer {
 		a.plan = p
 	}
@@ -118,6 +120,8 @@ func (a *Agent) Follow(p *system.Plan) {
 		a.poke()
 	}
 }
+
+func epoch(p *system.Plan) int64 { return control.Rev(p.Fence).Epoch() }
 
 func (a *Agent) poke() {
 	select {

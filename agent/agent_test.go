@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"servent/control"
 	"servent/driver"
 	"servent/system"
 )
@@ -124,11 +125,20 @@ func TestAgentFollowsThePlan(t *testing.T) {
 		default:
 			t.Error("a newer generation is no news: its node would never report it")
 		}
+		anew := planOf(2, instance1("api/2"), instance1("api/3"))
+		anew.Fence = int64(control.Rev(1).NextEpoch())
+		n.follow(anew)
+		n.want("control began anew", n.states(), "api/2 ready", "api/3 ready")
+		n.follow(planOf(6, instance1("api/2")))
+		n.want("a plan of before", n.states(), "api/2 ready", "api/3 ready")
+		next := planOf(3, instance1("api/2"))
+		next.Fence = anew.Fence
+		n.follow(next)
 		if err := n.end(); err != nil {
 			t.Error(err)
 		}
 		n.want("after the end", n.states())
-		n.want("happened", n.fake.told(), "stop api/2")
+		n.want("happened", n.fake.told(), "start api/3", "stop api/3", "stop api/2")
 	})
 }
 

@@ -36,6 +36,8 @@ var (
 	ErrDenied = errors.New("denied")
 	// ErrUnavailable: no server answered; the change may or may not have been made.
 	ErrUnavailable = errors.New("control is unavailable")
+	// ErrBack: control is at an older revision than it was before: it was put back to an older state. As long as it is so it counts as unavailable.
+	ErrBack = fmt.Errorf("%w: it was put back to an older state", ErrUnavailable)
 	// ErrTooLarge: the value or the transaction is beyond the bounds.
 	ErrTooLarge = errors.New("too large for control")
 )

@@ -24,7 +24,7 @@ const firstWord = 5 * time.Second
 // closed by the function that it returns, after all who use it have ended; run starts what goes on meanwhile.
 func (n *Node) openControl(ctx context.Context, mux *http.ServeMux, run func(string, func(context.Context) error)) (closeControl func() error, err error) {
 	if n.boot.Role != identity.Server {
-		n.cluster = control.Cluster{Store: remote.New(remote.Options{Servers: n.servers.ids, Transport: n.http2})}
+		n.cluster = control.Cluster{Store: remote.New(remote.Options{Servers: n.servers.ids, Transport: n.http2, Seen: n.witnessed()})}
 		return func() error { n.http2.CloseIdleConnections(); return nil }, nil
 	}
 	if n.boot.Control == "" && !n.boot.Emulated {
@@ -36,6 +36,9 @@ func (n *Node) openControl(ctx context.Context, mux *http.ServeMux, run func(str
 	}
 	n.cluster = control.Cluster{Store: store}
 	mux.Handle(controlPath, n.answers(store))
+	if n.boot.Control == "" { // else its snapshots are its owner's
+		mux.HandleFunc("GET "+SnapshotPath, n.snapshot(func() *etcd.Store { return store }))
+	}
 	return store.Close, nil
 }
 
@@ -52,6 +55,30 @@ func (n *Node) answers(store control.Store) http.Handler {
 		}
 	}})
 }
+
+// SnapshotPath is where the operator takes a snapshot of what a server's own engine holds, for [etcd.Restore].
+const SnapshotPath = "/v1/snapshot"
+
+// snapshot answers the operator alone: it holds all that anybody may see.
+func (n *Node) snapshot(engine func() *etcd.Store) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if p, ok := link.PeerFrom(r.Context()); !ok || p.ID.Role != identity.Operator {
+			n.deny(w, r, "", errNoOperator)
+			return
+		}
+		store := engine()
+		if store == nil {
+			http.Error(w, errAbsent.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		if err := store.Snapshot(r.Context(), w); err != nil {
+			n.log.Warn("a snapshot is not whole", "err", err)
+			panic(http.ErrAbortHandler) // whoever reads is to see that
+		}
+	}
+}
+
+var errNoOperator = errors.New("only the operator takes snapshots")
 
 // openVoter joins a fleet's server to the others. The fleet's first machine waits for its engine when it is alone: nobody else could answer.
 func (n *Node) openVoter(ctx context.Context, mux *http.ServeMux, run func(string, func(context.Context) error)) (closeControl func() error, err error) {
@@ -71,6 +98,7 @@ func (n *Node) openVoter(ctx context.Context, mux *http.ServeMux, run func(strin
 			http.Error(w, errAbsent.Error(), http.StatusServiceUnavailable)
 		}
 	})
+	mux.HandleFunc("GET "+SnapshotPath, n.snapshot(n.voter.local))
 	run("control", n.voter.run)
 	if len(n.servers.others()) == 0 {
 		if err := n.voter.await(ctx); err != nil {

@@ -23,6 +23,8 @@ const (
 
 // last is what a node keeps of the cluster, so that it can start while nobody answers for control.
 type last struct {
+	Cluster  string            `json:"cluster"`
+	Rev      control.Rev       `json:"rev"` // of control, at which it stood so
 	Plan     *system.Plan      `json:"plan"`
 	Seen     []system.Seen     `json:"seen"`
 	Expelled []system.Expelled `json:"expelled,omitempty"`
@@ -40,7 +42,7 @@ func (n *Node) remember(ctx context.Context) error {
 	for written := (*control.View)(nil); ; {
 		changed := n.news.wait()
 		if v := n.view.Load(); v != written && v.Plan != nil && v.Rev > 0 { // one that was recalled has no revision
-			b, err := json.Marshal(last{v.Plan, v.Seen, v.Expelled, v.Certificates})
+			b, err := json.Marshal(last{n.keep.ID().Cluster, v.Rev, v.Plan, v.Seen, v.Expelled, v.Certificates})
 			if err == nil {
 				err = blob.Replace(n.lastFile(), b, 0o600)
 			}
@@ -66,6 +68,26 @@ func (n *Node) lastFile() string { return filepath.Join(n.boot.Dir, lastName) }
 
 // recall is the view that was written down last, or nil.
 func (n *Node) recall() *control.View {
+	l := n.lastKept()
+	if l == nil {
+		return nil
+	}
+	return &control.View{Plan: l.Plan, Seen: l.Seen, Expelled: l.Expelled, Certificates: l.Certificates}
+}
+
+// witnessed is the revision at which control stood when this node wrote down what it said: it cannot be older now. 0: nothing was written down.
+func (n *Node) witnessed() control.Rev {
+	if !n.recalls() {
+		return 0
+	}
+	if l := n.lastKept(); l != nil {
+		return l.Rev
+	}
+	return 0
+}
+
+// lastKept is what was written down last of this fleet, or nil.
+func (n *Node) lastKept() *last {
 	b, err := os.ReadFile(n.lastFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -78,5 +100,8 @@ func (n *Node) recall() *control.View {
 		n.log.Warn("the plan that was kept cannot be read", "err", err)
 		return nil
 	}
-	return &control.View{Plan: l.Plan, Seen: l.Seen, Expelled: l.Expelled, Certificates: l.Certificates}
+	if l.Cluster != n.keep.ID().Cluster {
+		return nil
+	}
+	return &l
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,8 @@ type voter struct {
 	away *remote.Store // what the other servers have
 	up   chan struct{} // closed when the engine has answered for the first time
 
-	agrees atomic.Bool // it has a vote, and somebody leads
+	agrees atomic.Bool  // it has a vote, and somebody leads
+	epoch  atomic.Int64 // of what the engine agreed on, see [control.Rev.Epoch]; set before agrees
 
 	mu     sync.Mutex // guards what follows
 	child  *etcd.Child
@@ -52,9 +54,11 @@ type Seat struct {
 
 const (
 	enlistPath  = VotersPath + "/enlist"
+	epochHeader = "Servent-Epoch"        // of who answers at VotersPath
 	standEvery  = 500 * time.Millisecond // at the own engine
 	tendEvery   = time.Second            // that the voter which leads looks after the others
 	strangeFor  = 5 * time.Second        // without a leader, after which a server asks whether it is still one of the voters
+	meetEvery   = 5 * time.Second        // that a server asks each other one for its epoch
 	enlistEvery = time.Second
 	voterCall   = 5 * time.Second
 	reachWithin = 2 * time.Second // that a learner has to answer before it gets its vote
@@ -70,7 +74,7 @@ func newVoter(n *Node) (*voter, error) {
 		return nil, err
 	}
 	return &voter{node: n, exe: exe, dir: dir, up: make(chan struct{}), ways: map[string]context.CancelFunc{},
-		away: remote.New(remote.Options{Servers: n.servers.others, Transport: n.http2})}, nil
+		away: remote.New(remote.Options{Servers: n.servers.others, Transport: n.http2, Seen: n.witnessed()})}, nil
 }
 
 // data is the folder of what the engine agreed on.
@@ -102,8 +106,12 @@ func (v *voter) run(ctx context.Context) error {
 	return nil
 }
 
-// errOut: the other servers do not count this one among them.
-var errOut = errors.New("the others have put this server out of the voters")
+var (
+	// errOut: the other servers do not count this one among them.
+	errOut = errors.New("the others have put this server out of the voters")
+	// errEarlier: what this one agreed on is no longer what counts.
+	errEarlier = errors.New("control began anew from a backup, without this server")
+)
 
 // life is the engine from its start until ctx ends (nil), it cannot start (an error), or it was put out (nil, its memory is gone).
 func (v *voter) life(ctx context.Context, names []string) error {
@@ -127,6 +135,7 @@ func (v *voter) life(ctx context.Context, names []string) error {
 	})
 	all.Go(func() { v.open(living, child) })
 	all.Go(func() { v.look(living, names, end) })
+	all.Go(func() { v.meet(living, end) })
 	<-living.Done()
 	why := context.Cause(living)
 	all.Wait()
@@ -142,7 +151,7 @@ func (v *voter) life(ctx context.Context, names []string) error {
 	switch {
 	case ctx.Err() != nil:
 		return nil
-	case errors.Is(why, errOut):
+	case errors.Is(why, errOut), errors.Is(why, errEarlier):
 		v.node.log.Warn("this server begins anew as a learner", "err", why)
 		return os.RemoveAll(v.data())
 	case len(v.node.servers.others()) > 0: // they answer for control meanwhile
@@ -214,6 +223,9 @@ func (v *voter) look(ctx context.Context, names []string, end context.CancelCaus
 				}
 			}
 		}
+		if err == nil {
+			v.epoch.Store(is.Rev.Epoch())
+		}
 		v.agrees.Store(err == nil && is.Led && !is.Learner)
 		if err == nil && is.Led {
 			led = time.Now()
@@ -230,6 +242,50 @@ func (v *voter) look(ctx context.Context, names []string, end context.CancelCaus
 		case <-tick.C:
 		}
 	}
+}
+
+// meet ends with errEarlier once another server agrees on what a later epoch began with: then these two are of two fleets, and the one that was begun later, by the
+// word of who restored it, is meant.
+func (v *voter) meet(ctx context.Context, end context.CancelCauseFunc) {
+	tick := time.NewTicker(meetEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if !v.agrees.Load() { // what a learner has is on its way, and who is alone asks in any case
+			continue
+		}
+		for _, id := range v.node.servers.others() {
+			epoch, err := v.epochOf(ctx, id)
+			if err == nil && epoch > v.epoch.Load() {
+				v.node.log.Warn("two controls meet", "node", id, "epoch", epoch, "own", v.epoch.Load())
+				end(errEarlier)
+				return
+			}
+		}
+	}
+}
+
+// epochOf asks a server that agrees with others, or is alone.
+func (v *voter) epochOf(ctx context.Context, id system.NodeID) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(id)+VotersPath, nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := v.node.http2.RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, errAbsent
+	}
+	return strconv.ParseInt(resp.Header.Get(epochHeader), 10, 64)
 }
 
 // known adds to names the servers that this node knows.
@@ -450,6 +506,7 @@ func (v *voter) answer(w http.ResponseWriter, r *http.Request, also identity.Rol
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set(epochHeader, strconv.FormatInt(v.epoch.Load(), 10))
 	_ = json.NewEncoder(w).Encode(a) // the caller is gone
 }
 

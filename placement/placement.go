@@ -54,20 +54,36 @@ func Next(in Input) Decision {
 		t.place()
 		plan := t.assemble()
 		d.Holders = append(d.Holders, t.written...)
-		if in.Plan != nil && len(t.written) == 0 && equal(in.Plan, plan) {
+		if in.Plan != nil && len(t.written) == 0 && equal(in.Plan, plan) && (d.Changed || !later(in.Nodes, was)) {
 			break
 		}
 		d.Plan, d.Changed = plan, true
 		in.Plan, in.Holders = plan, slices.Concat(in.Holders, t.written)
 	}
 	if d.Changed {
-		d.Plan.Fence, d.Plan.Generation = in.Fence, 1
-		if was != nil {
-			d.Plan.Generation = was.Generation + 1
-		}
+		d.Plan.Fence, d.Plan.Generation = in.Fence, follows(in.Nodes, was)+1
 		d.Events = events(was, d.Plan, in.Now)
 	}
 	return d
+}
+
+// follows is the greatest generation that is known: of the plan as it stands, or of one that a node has. A node has a later one when control began anew from a
+// backup; it goes on with that one until there is a plan that is later still.
+func follows(nodes []system.Seen, was *system.Plan) (most int64) {
+	if was != nil {
+		most = was.Generation
+	}
+	for _, n := range nodes {
+		if n.Role != system.RoleEdge { // it is not trusted with the others' plan
+			most = max(most, n.Plan)
+		}
+	}
+	return most
+}
+
+// later says whether a node follows a later plan than the one that stands.
+func later(nodes []system.Seen, was *system.Plan) bool {
+	return was != nil && follows(nodes, was) > was.Generation
 }
 
 // turn is one look at the world.

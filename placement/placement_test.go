@@ -116,6 +116,25 @@ func TestNothingWantedIsNothing(t *testing.T) {
 	}
 }
 
+// TestGoesOnFromALaterPlan: control that was begun anew from a backup has an older plan than nodes follow, and goes on from theirs. An edge's word does not count.
+func TestGoesOnFromALaterPlan(t *testing.T) {
+	w := newWorld(t, sys(service("api", 2)), fleetOf(2)...)
+	w.settle()
+	stood := w.in.Plan.Generation
+	e := node("e", "eu")
+	e.Role, e.Plan = system.RoleEdge, 1000
+	w.nodes["e"] = &e
+	if d := w.decide(); d.Changed {
+		t.Errorf("an edge says that it follows plan 1000: plan %d after %d", d.Plan.Generation, stood)
+	}
+	w.nodes["node-2"].Plan = stood + 40
+	w.in.Fence++
+	if d := w.decide(); !d.Changed || d.Plan.Generation != stood+41 || d.Plan.Fence != w.in.Fence {
+		t.Errorf("a node follows plan %d: plan %d, fence %d, want %d, %d", stood+40, d.Plan.Generation, d.Plan.Fence, stood+41, w.in.Fence)
+	}
+	wantBrief(t, w.settle(), "api/1@node-1", "api/2@node-2")
+}
+
 func TestCordonedGetsNothingNewAndKeepsWhatItHas(t *testing.T) {
 	w := newWorld(t, sys(service("api", 2)), fleetOf(2)...)
 	w.settle()

@@ -20,7 +20,8 @@ type Bounds struct {
 	Beat    time.Duration // between a watch's signs of life; 0 means 500ms
 	Write   time.Duration // a watcher that takes no line for so long is cut off; 0 means 10s
 
-	Denied func(*http.Request, error) // hears of each call that the caller may not make; nil: nobody does
+	// Denied hears of each call that the caller may not make, and of each that shows that control was put back; nil: nobody does.
+	Denied func(*http.Request, error)
 }
 
 const (
@@ -114,7 +115,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, most int64, q any
 }
 
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if h.bounds.Denied != nil && errors.Is(err, control.ErrDenied) {
+	if h.bounds.Denied != nil && (errors.Is(err, control.ErrDenied) || errors.Is(err, control.ErrBack)) {
 		h.bounds.Denied(r, err)
 	}
 	f, status := fail(err)
@@ -214,6 +215,15 @@ func (h *handler) revoke(ctx context.Context, c caller, q leaseWord) (nothing, e
 	return nothing{}, h.store.Revoke(ctx, q.Lease)
 }
 
+// reached fails if the store has not come to a revision that the caller has seen.
+func reached(ctx context.Context, store control.Store, seen control.Rev) error {
+	now, _, err := store.Commit(ctx, control.Txn{}) // no change, and the present revision
+	if err == nil && now < seen {
+		err = fmt.Errorf("revision %d after %d: %w", now, seen, control.ErrBack)
+	}
+	return err
+}
+
 // watch answers with lines until the caller leaves.
 func (h *handler) watch(w http.ResponseWriter, r *http.Request) {
 	var q watchCall
@@ -223,6 +233,9 @@ func (h *handler) watch(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil && q.From < 0 {
 		err = fmt.Errorf("%w: watch from %d", errBad, q.From)
+	}
+	if err == nil && q.From > 1 {
+		err = reached(r.Context(), h.store, q.From-1)
 	}
 	var eye *sight
 	if err == nil {

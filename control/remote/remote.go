@@ -67,6 +67,7 @@ var codes = []struct {
 	{"denied", http.StatusForbidden, control.ErrDenied},
 	{"too-large", http.StatusRequestEntityTooLarge, control.ErrTooLarge},
 	{"busy", http.StatusTooManyRequests, errBusy},
+	{"back", http.StatusConflict, control.ErrBack},
 	{"unavailable", http.StatusServiceUnavailable, control.ErrUnavailable},
 	{"bad", http.StatusBadRequest, errBad},
 }

@@ -24,12 +24,14 @@ type Options struct {
 	Transport http.RoundTripper      // the host of a request's URL is a node's name
 	Timeout   time.Duration          // of one call, over all servers; 0 means 5s
 	Silence   time.Duration          // a watch's server that says nothing for so long is left; 0 means 3s
+	Seen      control.Rev            // that the caller has seen in an earlier life: no older answer is taken
 }
 
 // Store is a [control.Store] at the servers' [Handler]. It starts nothing: connections are the transport's.
 type Store struct {
 	opts Options
 	last atomic.Pointer[system.NodeID] // who answered last: asked first
+	seen atomic.Int64                  // the greatest revision of an answer
 }
 
 var _ control.Store = (*Store)(nil)
@@ -42,7 +44,9 @@ func New(o Options) *Store {
 	if o.Silence == 0 {
 		o.Silence = 3 * time.Second
 	}
-	return &Store{opts: o}
+	s := &Store{opts: o}
+	s.seen.Store(int64(o.Seen))
+	return s
 }
 
 // Range implements [control.Store]. The keys that the caller may not read are left out.
@@ -92,6 +96,16 @@ func (s *Store) Revoke(ctx context.Context, id control.LeaseID) error {
 		return fmt.Errorf("revoke lease %x: %w", int64(id), err)
 	}
 	return nil
+}
+
+// saw takes the revision of an answer. All answers are of one history, so none is older than what was seen before it was asked for.
+func (s *Store) saw(rev control.Rev) {
+	for {
+		most := s.seen.Load()
+		if int64(rev) <= most || s.seen.CompareAndSwap(most, int64(rev)) {
+			return
+		}
+	}
 }
 
 // order is who to ask: the one who answered last, then the others.
@@ -163,6 +177,7 @@ func try[A any](ctx context.Context, s *Store, server system.NodeID, name string
 		ctx, cancel = context.WithTimeout(ctx, tryFor)
 		defer cancel()
 	}
+	seen := control.Rev(s.seen.Load())
 	resp, reached, err := s.post(ctx, server, name, body)
 	if err != nil {
 		return a, reached, err
@@ -172,8 +187,20 @@ func try[A any](ctx context.Context, s *Store, server system.NodeID, name string
 	if err := json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(&a); err != nil {
 		return a, true, fmt.Errorf("%w: %s: read the answer: %w", control.ErrUnavailable, server, err)
 	}
+	if of, ok := any(a).(dated); ok {
+		if of.at() < seen {
+			return a, true, fmt.Errorf("%s: revision %d after %d: %w", server, of.at(), seen, control.ErrBack)
+		}
+		s.saw(of.at())
+	}
 	return a, true, nil
 }
+
+// dated is an answer of which it is known at which revision it was given.
+type dated interface{ at() control.Rev }
+
+func (a rangeAnswer) at() control.Rev  { return a.Rev }
+func (a commitAnswer) at() control.Rev { return a.Rev }
 
 // post sends a call and returns the answer if its status is 200; the caller closes its body.
 func (s *Store) post(ctx context.Context, server system.NodeID, name string, body []byte) (_ *http.Response, reached bool, _ error) {

@@ -108,5 +108,6 @@ func (w *watch) give(ctx context.Context, line watchLine) error {
 		return nil
 	}
 	w.next = b.Rev + 1
+	w.saw(b.Rev)
 	return w.each(b)
 }
