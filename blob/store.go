@@ -136,6 +136,22 @@ func (s *Store) full(err error) error {
 	return err
 }
 
+// Size is how many bytes d has.
+func (s *Store) Size(d system.Digest) (int64, error) {
+	file, err := name(d)
+	if err != nil {
+		return 0, fmt.Errorf("size of blob: %w", err)
+	}
+	info, err := os.Stat(s.path("blobs", file))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return 0, fmt.Errorf("size of blob %s: %w", d, err)
+	}
+	return info.Size(), nil
+}
+
 // Has says that the store holds d.
 func (s *Store) Has(d system.Digest) bool {
 	file, err := name(d)

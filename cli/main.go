@@ -112,7 +112,7 @@ func (e *env) root() *cobra.Command {
 	flags.StringArrayVar(&e.profiles, "profile", nil, "Compose `PROFILE` to take in")
 	flags.StringVarP(&e.name, "name", "p", "", "`NAME` of the system, instead of the file's")
 	root.AddCommand(e.initCmd(), e.fileFlag(e.validateCmd()), e.schemaCmd(), e.fileFlag(e.planCmd()), e.fileFlag(e.upCmd()), e.downCmd(), e.psCmd(), e.logsCmd(),
-		e.explainCmd(), e.eventsCmd(), e.scaleCmd(), e.restartCmd(), e.fileFlag(e.compareCmd()), e.applyCmd(), e.loadCmd(), e.simulateCmd(), e.faultCmd(), e.fnCmd(), e.tokenCmd(), e.joinCmd(), e.leaveCmd(), e.nodeCmd(), e.auditCmd(), e.drainCmd(), e.uncordonCmd(), e.historyCmd(), e.rollbackCmd(), e.certificatesCmd(), e.doctorCmd(), e.consoleCmd(), e.versionCmd(), e.manCmd())
+		e.explainCmd(), e.eventsCmd(), e.scaleCmd(), e.restartCmd(), e.fileFlag(e.compareCmd()), e.applyCmd(), e.loadCmd(), e.simulateCmd(), e.faultCmd(), e.fnCmd(), e.tokenCmd(), e.joinCmd(), e.leaveCmd(), e.nodeCmd(), e.auditCmd(), e.drainCmd(), e.uncordonCmd(), e.historyCmd(), e.rollbackCmd(), e.certificatesCmd(), e.backupCmd(), e.restoreCmd(), e.doctorCmd(), e.consoleCmd(), e.versionCmd(), e.manCmd())
 	root.AddCommand(e.hidden()...)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return misuse{&system.Hint{Err: err, Next: cmd.CommandPath() + " --help"}}

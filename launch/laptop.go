@@ -148,7 +148,7 @@ func newLaptop(o Options) (*laptop, error) {
 	l.news.init()
 	l.nodes = &nodes{folder: o.Folder, command: o.Command, blobs: cmp.Or(o.Blobs, o.Folder.Blobs()), kept: kept, children: map[system.NodeID]*child{},
 		claims: claims{}, wake: make(chan struct{}, 1), changed: l.news.tell, others: l.seen, joined: l.joined, log: o.Log}
-	if l.us, err = newOperator(kept.Cluster, ca, l.nodes.Servers, l.nodes.Resolve, o.Log); err != nil {
+	if l.us, err = newOperator(operatorName, kept.Cluster, ca, l.nodes.Servers, l.nodes.Resolve, o.Log); err != nil {
 		return nil, err
 	}
 	l.nodes.issue = l.us.issue
@@ -391,12 +391,12 @@ func (l *laptop) Stop(volumes bool) {
 }
 
 // look is the last view, and why control does not answer now. Control that was killed keeps the reports
-// of its nodes' earlier lives until their leases end: those are left out.
+// of this machine's nodes' earlier lives until their leases end: those are left out.
 func (l *laptop) look() (*control.View, error) {
 	l.mu.Lock()
 	v, trouble := l.view, l.trouble
 	l.mu.Unlock()
-	old := func(s system.Seen) bool { return s.Started.Before(l.began) }
+	old := func(s system.Seen) bool { return s.Started.Before(l.began) && l.nodes.runs(s.Node) }
 	if time.Since(l.began) < staleFor && slices.ContainsFunc(v.Seen, old) {
 		fresh := *v
 		fresh.Seen = slices.DeleteFunc(slices.Clone(v.Seen), old)

@@ -133,7 +133,7 @@ func (f Folder) Send(ctx context.Context, sys *system.System) error {
 		return err
 	}
 	store := &blob.Store{Dir: f.Blobs()}
-	sent := map[system.Digest]bool{"": true}
+	sent := map[system.Digest]bool{}
 	send := func(d system.Digest) error {
 		if sent[d] || !store.Has(d) { // an image's digest is its registry's
 			return nil
@@ -141,25 +141,7 @@ func (f Folder) Send(ctx context.Context, sys *system.System) error {
 		sent[d] = true
 		return way.Send(ctx, store, d)
 	}
-	if sys.Web != nil {
-		for _, p := range sys.Web.Certificates {
-			if err := send(p.Digest); err != nil {
-				return fmt.Errorf("web.certificates: %w", err)
-			}
-		}
-	}
-	for i := range sys.Services {
-		s := &sys.Services[i]
-		if err := send(s.Software.Digest); err != nil {
-			return fmt.Errorf("%s: %w", s.Name, err)
-		}
-		for _, file := range s.Files {
-			if err := send(file.Digest); err != nil {
-				return fmt.Errorf("%s: %s %s: %w", s.Name, file.Kind, file.Name, err)
-			}
-		}
-	}
-	return nil
+	return named(sys, send)
 }
 
 // Join makes this machine a member, and writes down what it must keep. It runs nothing.

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,8 +42,9 @@ func (n *nodeDoor) ask(ctx context.Context, id system.NodeID, path string) (io.R
 		return nil, fmt.Errorf("ask %s: %w", id, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		resp.Body.Close()
-		return nil, fmt.Errorf("ask %s: %s", id, resp.Status)
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)) // the status says enough
+		return nil, fmt.Errorf("ask %s: %s: %s", id, resp.Status, bytes.TrimSpace(text))
 	}
 	return resp.Body, nil
 }

@@ -178,18 +178,20 @@ func (ns *nodes) inlet() int {
 // Servers are the nodes that answer for control; none before the first Set.
 func (ns *nodes) Servers() []system.NodeID {
 	ns.mu.Lock()
-	defer ns.mu.Unlock()
-	if ns.sys == nil {
+	kept, none := ns.kept, ns.sys == nil
+	ns.mu.Unlock()
+	if none {
 		return nil
 	}
-	return append([]system.NodeID{ns.kept.Server}, ns.joined()...)
+	return append([]system.NodeID{kept.Server}, ns.joined()...)
 }
 
 // Resolve implements [link.Resolver].
 func (ns *nodes) Resolve(id system.NodeID) (link.Address, bool) {
 	ns.mu.Lock()
-	defer ns.mu.Unlock()
-	at, ok := ns.kept.address(id)
+	kept := ns.kept
+	ns.mu.Unlock()
+	at, ok := kept.address(id)
 	if !ok {
 		return ns.others(id)
 	}

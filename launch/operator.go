@@ -17,6 +17,7 @@ const certLife = 24 * time.Hour
 // operator is what this process is among its nodes: it issues their certificates, has one itself, and
 // reads and writes their control over the link, as any other would.
 type operator struct {
+	name    system.NodeID
 	cluster string
 	ca      *identity.Authority
 	keep    *identity.Keeper
@@ -24,13 +25,13 @@ type operator struct {
 	control control.Cluster
 }
 
-// operatorName is its name on the link. No node can have it: theirs end in a number.
+// operatorName is its name on the link.
 const operatorName = "laptop"
 
 // newOperator opens nothing. server says who answers for control, resolve where nodes are.
-func newOperator(cluster string, ca *identity.Authority, server func() []system.NodeID, resolve link.Resolver, log *slog.Logger) (*operator, error) {
-	o := &operator{cluster: cluster, ca: ca}
-	cred, err := o.issue(identity.Operator, operatorName)
+func newOperator(name system.NodeID, cluster string, ca *identity.Authority, server func() []system.NodeID, resolve link.Resolver, log *slog.Logger) (*operator, error) {
+	o := &operator{name: name, cluster: cluster, ca: ca}
+	cred, err := o.issue(identity.Operator, name)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func (o *operator) renew(now time.Time) (bool, error) {
 	if now.Before(o.keep.RenewAt()) {
 		return false, nil
 	}
-	cred, err := o.issue(identity.Operator, operatorName)
+	cred, err := o.issue(identity.Operator, o.name)
 	if err == nil {
 		err = o.keep.Set(cred)
 	}

@@ -30,6 +30,8 @@ type servers struct {
 	mu    sync.Mutex // guards what follows
 	told  []Server
 	found []Server // seen, now or in an earlier life
+
+	reported bool // found is later than told
 }
 
 func newServers(boot Boot, log *slog.Logger) *servers {
@@ -38,21 +40,30 @@ func newServers(boot Boot, log *slog.Logger) *servers {
 		return s
 	}
 	s.file = filepath.Join(boot.Dir, ServersFile)
-	text, err := os.ReadFile(s.file)
-	if err == nil {
-		err = json.Unmarshal(text, &s.found)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	var err error
+	if s.found, err = ReadServers(s.file); err != nil {
 		log.Warn("who answers for control cannot be read; it is learnt anew", "err", err)
 	}
 	return s
+}
+
+// ReadServers reads a [ServersFile]; one that is not there names nobody.
+func ReadServers(file string) (all []Server, err error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &all)
+	}
+	return all, err
 }
 
 // tell replaces what the node was told.
 func (s *servers) tell(told []Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.told = told
+	s.told, s.reported = told, false
 }
 
 // see takes what servers report of themselves. One that reports nothing now is kept: it may be back before anybody answers. One that is no
@@ -60,6 +71,7 @@ func (s *servers) tell(told []Server) {
 func (s *servers) see(v *control.View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.reported = true
 	next := slices.DeleteFunc(slices.Clone(s.found), func(f Server) bool {
 		return slices.ContainsFunc(v.Expelled, func(e system.Expelled) bool { return e.Node == f.Node }) || v.Node(f.Node) != nil
 	})
@@ -88,14 +100,16 @@ func (s *servers) see(v *control.View) {
 	}
 }
 
-// all are those who answer, first who the node was told of.
+// all are those who answer, first who the node was told of. Where a server is says its own report, if it has come later than what was told.
 func (s *servers) all() []Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := slices.Clone(s.told)
 	for _, f := range s.found {
-		if !slices.ContainsFunc(all, func(t Server) bool { return t.Node == f.Node }) {
+		if i := slices.IndexFunc(all, func(t Server) bool { return t.Node == f.Node }); i < 0 {
 			all = append(all, f)
+		} else if s.reported {
+			all[i] = f
 		}
 	}
 	return all

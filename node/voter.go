@@ -170,6 +170,7 @@ func (v *voter) open(ctx context.Context, child *etcd.Child) {
 	if err != nil { // ctx has ended
 		return
 	}
+	v.stand(ctx, store) // before anybody asks the other servers instead
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.engine = store
@@ -213,9 +214,7 @@ func (v *voter) look(ctx context.Context, names []string, end context.CancelCaus
 		var is etcd.Standing
 		err := errAbsent
 		if engine := v.local(); engine != nil {
-			asking, cancel := context.WithTimeout(ctx, reachWithin)
-			is, err = engine.Standing(asking)
-			cancel()
+			is, err = v.stand(ctx, engine)
 			if err == nil && is.Leads && time.Since(tended) > tendEvery {
 				tended = time.Now()
 				if err := v.tend(ctx, engine); err != nil && ctx.Err() == nil && !errors.Is(err, etcd.ErrNotReady) {
@@ -223,10 +222,6 @@ func (v *voter) look(ctx context.Context, names []string, end context.CancelCaus
 				}
 			}
 		}
-		if err == nil {
-			v.epoch.Store(is.Rev.Epoch())
-		}
-		v.agrees.Store(err == nil && is.Led && !is.Learner)
 		if err == nil && is.Led {
 			led = time.Now()
 		} else if time.Since(led) > strangeFor {
@@ -242,6 +237,18 @@ func (v *voter) look(ctx context.Context, names []string, end context.CancelCaus
 		case <-tick.C:
 		}
 	}
+}
+
+// stand asks the engine for its standing, and takes it down.
+func (v *voter) stand(ctx context.Context, engine *etcd.Store) (etcd.Standing, error) {
+	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
+	is, err := engine.Standing(ctx)
+	if err == nil {
+		v.epoch.Store(is.Rev.Epoch())
+	}
+	v.agrees.Store(err == nil && is.Led && !is.Learner)
+	return is, err
 }
 
 // meet ends with errEarlier once another server agrees on what a later epoch began with: then these two are of two fleets, and the one that was begun later, by the
@@ -378,6 +385,7 @@ func (v *voter) lay(ctx context.Context, names []string) {
 			v.node.log.Warn("open the way to another voter", "node", name, "err", err)
 			continue
 		}
+		ln.(*net.UnixListener).SetUnlinkOnClose(false) // by then it may be the next life's
 		way, cancel := context.WithCancel(ctx)
 		v.ways[name] = cancel
 		context.AfterFunc(way, func() { ln.Close() })

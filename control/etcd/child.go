@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -54,7 +55,7 @@ const (
 	startWithin = 30 * time.Second
 	stopWithin  = 5 * time.Second
 	readyLine   = "ready "
-	socketName  = "door.sock"
+	socketNames = "door-%s.sock"
 	peersName   = "voters"
 	socketPath  = 100 // bytes; Linux takes 107, macOS 103
 )
@@ -153,7 +154,11 @@ func (c *Child) prepare() error {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return err
 	}
-	server := Options{Dir: dataDir(dir), Door: filepath.Join(dir, socketName)}
+	if err := forget(filepath.Join(dir, fmt.Sprintf(socketNames, "*"))); err != nil {
+		return err
+	}
+	// The name is this child's alone: the server of a parent that was killed removes its own when it ends, and that may be a while from now.
+	server := Options{Dir: dataDir(dir), Door: filepath.Join(dir, fmt.Sprintf(socketNames, strings.ToLower(rand.Text()[:6])))}
 	var client *tls.Config
 	if runtime.GOOS == "windows" || len(server.Door) > socketPath {
 		server.Door = "127.0.0.1:0"
@@ -174,6 +179,15 @@ func (c *Child) prepare() error {
 		c.lent = server.Peers
 	}
 	return nil
+}
+
+// forget removes files.
+func forget(pattern string) error {
+	old, err := filepath.Glob(pattern)
+	for _, path := range old {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }
 
 // dataDir is the server's own folder in [ChildOptions.Dir].

@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"servent/launch"
+	"servent/system"
+)
+
+func (e *env) backupCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup [FILE]",
+		Short: "Write what this system needs to begin anew on another disk",
+		Long: "Backup writes the system's authority, all that control has, the bytes that the plan names, the history and the audit into one file, while the system runs or not.\n" +
+			"Without a FILE it has a name of its own; - is standard output. What services wrote is not in it. Whoever has the file can be this system: keep it as\n" +
+			"you keep passwords.",
+		Example: "  servent backup\n  servent backup - | ssh backup@elsewhere 'cat > shop.backup'",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && args[0] == "-" {
+				about, err := launch.Backup(cmd.Context(), e.folder(), e.out, Version)
+				if err == nil {
+					fmt.Fprintln(e.err, madeOf(about))
+				}
+				return err
+			}
+			path := e.folder().BackupName(time.Now())
+			if len(args) == 1 {
+				path = args[0]
+			}
+			about, size, err := e.backup(cmd, path)
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.print(struct {
+					launch.About
+					File  string `json:"file"`
+					Bytes int64  `json:"bytes"`
+				}{about, path, size})
+			}
+			fmt.Fprintln(e.out, path)
+			fmt.Fprintf(e.err, "%s, %.1f MiB; on another machine: servent restore %s\n", madeOf(about), float64(size)/(1<<20), filepath.Base(path))
+			return nil
+		},
+	}
+}
+
+// backup writes the file whole or not at all. One that is there stays.
+func (e *env) backup(cmd *cobra.Command, path string) (about launch.About, size int64, err error) {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return about, 0, &system.Hint{Err: fmt.Errorf("%s is there already", path), Next: "servent backup   (takes a name of its own)"}
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".servent-backup-") // of mode 0600
+	if err != nil {
+		return about, 0, err
+	}
+	defer os.Remove(f.Name())
+	about, err = launch.Backup(cmd.Context(), e.folder(), f, Version)
+	if err == nil {
+		size, err = f.Seek(0, io.SeekCurrent)
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return about, size, err
+	}
+	return about, size, os.Rename(f.Name(), path)
+}
+
+func madeOf(a launch.About) string {
+	return fmt.Sprintf("%s as %s has it at %s; %s", a.Cluster, a.Node, a.Made.Local().Format(time.DateTime), count(a.Blobs, "part")+" of software")
+}
+
+func (e *env) restoreCmd() *cobra.Command {
+	o := launch.RestoreOptions{}
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Make this folder's system that of a backup",
+		Long: "Restore makes a folder without a system the first machine's of a backup; then servent up runs it. If other servers of its fleet agree, they have all that came after\n" +
+			"the backup, and this machine is one of them again. If they do not, control begins anew from the backup with --alone, and the others, should they come back,\n" +
+			"give up what they agreed on since. A FILE of - is standard input.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in := e.in
+			if args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				in = f
+			}
+			o.Folder = e.folder()
+			done, err := launch.Restore(cmd.Context(), in, o)
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.print(done)
+			}
+			fmt.Fprintln(e.err, "restored: "+madeOf(done.About))
+			var others []string
+			for _, id := range done.Others {
+				others = append(others, string(id))
+			}
+			switch names := strings.Join(others, " and "); {
+			case done.Rejoins:
+				fmt.Fprintf(e.err, "%s agree and have what came after that; this machine is one of them again\n", names)
+			case len(others) > 0:
+				fmt.Fprintf(e.err, "what was changed after that is lost; if %s come back, they begin anew as learners\n", names)
+			}
+			fmt.Fprintln(e.err, "what services had written here is not in a backup")
+			fmt.Fprintln(e.err, "next: servent"+e.where()+" up   (with the system's file in this folder)")
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&o.Alone, "alone", false, "the other servers are gone for good: control begins anew from the backup, and what was changed since is lost")
+	return cmd
+}

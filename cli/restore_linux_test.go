@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"servent/admin"
+	"servent/launch"
+	"servent/system"
+)
+
+// votersAre waits until those who agree are these, by name; a learner's has a question mark.
+func (m *machine) votersAre(want string) {
+	m.t.Helper()
+	began := time.Now()
+	m.until("voters "+want, 90*time.Second, func(s admin.State) bool { return votersOf(s) == want })
+	m.t.Logf("%-6s after %v", want, time.Since(began).Round(100*time.Millisecond))
+}
+
+func votersOf(s admin.State) string {
+	var have []string
+	for _, v := range s.Voters {
+		name := string(v.Node)
+		if v.Learner {
+			name += "?"
+		}
+		have = append(have, name)
+	}
+	slices.Sort(have)
+	return strings.Join(have, " ")
+}
+
+// burns kills all that the first machine runs and loses its disk, but for the user's own files.
+func (m *machine) burns() {
+	m.t.Helper()
+	f := launch.FolderOf(m.dir)
+	info, err := f.Info()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_ = syscall.Kill(info.Pid, syscall.SIGKILL)
+	for range 500 {
+		if f.Free() {
+			break
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	if err := os.RemoveAll(string(f)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// TestRestore: the first machine of three servers burns down. While the other two agree it is one of them again, and nothing is lost; when they are gone, too, control
+// begins anew from a backup, and what the others still had gives way to it.
+func TestRestore(t *testing.T) {
+	ms := fleetOf(t, 4)
+	a, b, c, d := ms[0], ms[1], ms[2], ms[3]
+	a.write("compose.yaml", fleetFile)
+	t.Cleanup(a.end)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("a:\n%s\nb:\n%s\nc:\n%s\nd:\n%s", a.logs(), b.logs(), c.logs(), d.logs())
+		}
+	})
+	do := func(m *machine, want string, words ...string) {
+		t.Helper()
+		out, err := m.run(words...)
+		if err != nil || !strings.Contains(out, want) {
+			t.Fatalf("%v: %v, want %q\n%s", words, err, want, out)
+		}
+	}
+	refused := func(want string, words ...string) {
+		t.Helper()
+		if out, err := a.run(words...); err == nil || !strings.Contains(out, want) {
+			t.Fatalf("%v: %v, want it refused with %q\n%s", words, err, want, out)
+		}
+	}
+	labels := func() map[string]string {
+		for _, n := range a.state().Nodes {
+			if n.Node == "d" {
+				return n.Labels
+			}
+		}
+		return nil
+	}
+	do(a, "", "up", "-d", "--listen", a.host, "--as", "a")
+	jb := b.join(append(a.token("--role", "server"), "--as", "b")...)
+	a.votersAre("a b?")
+	jc := c.join(append(a.token("--role", "server"), "--as", "c")...)
+	d.join(append(a.token(), "--as", "d")...)
+	a.votersAre("a b c")
+	a.until("all are there", time.Minute, func(s admin.State) bool { return s.Settled && nodeUp("d")(s) })
+	do(a, "one.backup", "backup", a.dir+"/one.backup")
+	do(a, "", "node", "label", "d", "disk=ssd")
+
+	a.burns()
+	do(a, "this machine is one of them again", "restore", a.dir+"/one.backup")
+	do(a, "", "up", "-d")
+	a.votersAre("a b c")
+	a.until("d's label, which came after the backup, is there", time.Minute, func(admin.State) bool { return labels()["disk"] == "ssd" })
+	if n := len(a.state().Nodes); n != 4 {
+		t.Errorf("%d nodes, want 4", n)
+	}
+
+	for late := time.Now().Add(time.Minute); ; { // until a's own engine has caught up
+		out, err := a.run("backup", a.dir+"/two.backup")
+		if err == nil {
+			break
+		}
+		if time.Now().After(late) {
+			t.Fatalf("backup: %v\n%s", err, out)
+		}
+		<-time.After(200 * time.Millisecond)
+	}
+	do(a, "", "node", "label", "d", "rack=7")
+	refused("agree, without this machine", "-C", t.TempDir(), "restore", "--alone", a.dir+"/two.backup")
+	for _, j := range []*joined{jb, jc} {
+		j.signal(t, syscall.SIGKILL)
+		_ = j.ended(t)
+	}
+	a.burns()
+	refused("restore --alone", "restore", a.dir+"/two.backup")
+	do(a, "what was changed after that is lost", "restore", "--alone", a.dir+"/two.backup")
+	do(a, "", "up", "-d")
+	a.votersAre("a")
+	a.until("d follows", time.Minute, func(s admin.State) bool { return s.Settled && nodeUp("d")(s) })
+	if l := labels(); l["disk"] != "ssd" || l["rack"] != "" {
+		t.Errorf("d's labels are %v, want those of the backup", l)
+	}
+	do(a, "", "scale", "front=2")
+
+	// The other two had a majority on their disks, with the label that is lost.
+	b.join()
+	c.join()
+	a.votersAre("a b c")
+	a.until("all follow", time.Minute, func(s admin.State) bool {
+		return s.Settled && nodeUp("b")(s) && nodeUp("c")(s) && !slices.ContainsFunc(s.Nodes, func(n admin.NodeState) bool { return n.Plan != s.Generation })
+	})
+	if l := labels(); l["rack"] != "" {
+		t.Errorf("d's labels are %v: what was given up is back", l)
+	}
+	do(a, "", "scale", "front=3")
+	for _, id := range []system.NodeID{"b", "c"} {
+		if !nodeUp(id)(a.state()) {
+			t.Errorf("%s is not up", id)
+		}
+	}
+}
