@@ -75,6 +75,7 @@ var floors = map[string]int{
 	"lab/trial":                 6,
 	"lab/report/figure":         5,
 	"launch":                    5,
+	"launch/backup":             1,
 	"lab":                       6,
 	"lab/report":                6,
 	"cli":                       7,

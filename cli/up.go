@@ -210,7 +210,7 @@ func (e *env) runLaptop(ctx context.Context, log *os.File, o upOptions) error {
 	if err != nil {
 		return err
 	}
-	return launch.Run(ctx, launch.Options{Folder: e.folder(), Command: []string{exe, nodeVerb}, Control: o.control, Listen: o.listen, As: o.as,
+	return launch.Run(ctx, launch.Options{Folder: e.folder(), Version: Version, Command: []string{exe, nodeVerb}, Control: o.control, Listen: o.listen, As: o.as,
 		Console: console.Handler(), Kill: e.kill, Log: slog.New(slog.NewTextHandler(log, nil))})
 }
 

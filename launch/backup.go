@@ -57,9 +57,63 @@ func (f Folder) BackupName(now time.Time) string {
 	return fmt.Sprintf("%s-%s.backup", cmp.Or(k.Cluster, "servent"), now.UTC().Format("20060102-150405"))
 }
 
+// Every hour a fleet's first machine keeps a backup of its own control, without the bytes that lie beside it: against what people do, not against the loss of the disk.
+const (
+	hourly     = time.Hour
+	hourlyKept = 24
+	hourlyName = "hourly-"
+)
+
+func (f Folder) backups() string { return filepath.Join(string(f), "backups") }
+
+// backUp writes the backup of an hour and forgets the oldest.
+func (f Folder) backUp(ctx context.Context, now time.Time, version string) error {
+	if err := os.MkdirAll(f.backups(), 0o700); err != nil {
+		return f.hint(err)
+	}
+	path := filepath.Join(f.backups(), hourlyName+now.UTC().Format("20060102-150405"))
+	file, err := os.OpenFile(path+".part", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return f.hint(err)
+	}
+	_, err = save(ctx, f, file, version, false)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return f.hint(errors.Join(err, os.Remove(file.Name())))
+	}
+	if err := os.Rename(file.Name(), path); err != nil {
+		return err
+	}
+	old, err := filepath.Glob(filepath.Join(f.backups(), hourlyName+"*")) // sorted by name, that is, by time
+	for ; len(old) > hourlyKept; old = old[1:] {
+		err = errors.Join(err, os.Remove(old[0]))
+	}
+	return err
+}
+
+// backUps keeps a backup of each hour until ctx ends.
+func (l *laptop) backUps(ctx context.Context) {
+	tick := time.NewTicker(hourly)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if err := l.opt.Folder.backUp(ctx, now, l.opt.Version); err != nil {
+				l.opt.Log.Error("keep a backup of this hour", "err", err)
+			}
+		}
+	}
+}
+
 // Backup writes what the folder's system needs to begin anew on another disk: its authority, what control has, the bytes that the plan names, what was wanted before,
 // and who did what. What services wrote is not in it. Whoever has it can be this system: it is as secret as the folder.
-func Backup(ctx context.Context, f Folder, w io.Writer, version string) (about About, err error) {
+func Backup(ctx context.Context, f Folder, w io.Writer, version string) (About, error) {
+	return save(ctx, f, w, version, true)
+}
+
+// save is [Backup], with or without the bytes that the plan names.
+func save(ctx context.Context, f Folder, w io.Writer, version string, bytes bool) (about About, err error) {
 	if err := f.Own("backup"); err != nil {
 		return about, err
 	}
@@ -73,8 +127,12 @@ func Backup(ctx context.Context, f Folder, w io.Writer, version string) (about A
 		return about, &system.Hint{Err: fmt.Errorf("control is an etcd of yours, %s, whose snapshots are its own", k.Control), Next: "etcdctl snapshot save, and a copy of " + string(f)}
 	}
 	about = About{Format: aboutFormat, Cluster: k.Cluster, Node: k.Server, Made: time.Now().UTC().Truncate(time.Second), Version: version}
-	snapshot := f.path("snapshot")
-	defer os.Remove(snapshot)
+	temp, err := os.MkdirTemp(string(f), "snapshot-")
+	if err != nil {
+		return about, f.hint(err)
+	}
+	defer os.RemoveAll(temp)
+	snapshot := filepath.Join(temp, partControl)
 	if about.Stopped = f.Free(); about.Stopped {
 		unlock, err := f.lock(ctx)
 		if err != nil {
@@ -95,7 +153,7 @@ func Backup(ctx context.Context, f Folder, w io.Writer, version string) (about A
 	var blobs []system.Digest
 	for _, r := range all {
 		_ = named(r.System, func(d system.Digest) error { // it has no errors of its own
-			if !slices.Contains(blobs, d) && store.Has(d) {
+			if bytes && !slices.Contains(blobs, d) && store.Has(d) {
 				blobs = append(blobs, d)
 			}
 			return nil

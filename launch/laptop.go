@@ -28,6 +28,7 @@ type Options struct {
 	As      string          // this machine's name in its fleet; empty: as the last time, at first its own
 	Console http.Handler    // pages of the admin door; nil: none
 	Kill    <-chan struct{} // closed after ctx ended: end everything at once, open requests or not; nil: never
+	Version string          // of this program
 	Log     *slog.Logger    // nil discards
 }
 
@@ -108,6 +109,9 @@ func Run(ctx context.Context, o Options) error {
 	parts.Go(func() { l.faults.Run(below) })
 	if l.fleet != nil {
 		parts.Go(func() { l.fleet.serve(below) })
+		if !l.fleet.foreign {
+			parts.Go(func() { l.backUps(below) })
+		}
 	}
 	running, stopNodes := context.WithCancel(below)
 	defer stopNodes()

@@ -138,7 +138,7 @@ func TestSuite(t *testing.T) {
 				return
 			}
 			if doors, _ := filepath.Glob(filepath.Join(dir, "door-*.sock")); (len(doors) == 1) != (name == "socket") {
-				t.Errorf("the socket in the folder: %v", err)
+				t.Errorf("sockets in the folder: %q", doors)
 			}
 		})
 	}
