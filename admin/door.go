@@ -149,6 +149,8 @@ type Check struct {
 	OK   bool   `json:"ok"`
 	Text string `json:"text"`
 	Next string `json:"next,omitempty"`
+
+	Alarm bool `json:"alarm,omitempty"` // it works, and will not for long
 }
 
 // Door answers for one running system. All fields but Machines, Fleet, Console and Log must be set.

@@ -48,6 +48,7 @@ type NodeState struct {
 	Plan     int64             `json:"plan"`              // generation that it follows
 	Since    time.Time         `json:"since"`             // of its process when it is up, else of its state
 	Names    string            `json:"names,omitempty"`   // host:port of its name server; empty: nothing is switched by name
+	Alarms   []system.Alarm    `json:"alarms,omitempty"`  // what will hurt it before long
 }
 
 // States of a node.
@@ -194,7 +195,7 @@ func (s *State) addNodes(v *control.View) {
 			n = &s.Nodes[len(s.Nodes)-1]
 		}
 		n.Role, n.Site, n.Address, n.Emulated = seen.Role, seen.Site, seen.Address, seen.Emulated
-		n.Capacity, n.Labels, n.Plan = seen.Capacity, seen.Labels, seen.Plan
+		n.Capacity, n.Labels, n.Plan, n.Alarms = seen.Capacity, seen.Labels, seen.Plan, seen.Alarms
 		if host, _, err := net.SplitHostPort(seen.Link); err == nil {
 			n.Address = host
 		}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,11 +16,16 @@ type Voter struct {
 	Leads   bool          `json:"leads,omitempty"`
 }
 
-// Survives says in words which losses control survives, and what is not safe now. up says which nodes are there. Empty: there is nothing to say, as of
+// Survives says in words which losses control survives, and what is not safe now. node tells how a node is; nil: it is not known. Empty: there is nothing to say, as of
 // a laptop.
-func Survives(voters []Voter, up func(system.NodeID) bool) string {
+func Survives(voters []Voter, node func(system.NodeID) *NodeState) string {
+	up := func(id system.NodeID) bool { n := node(id); return n != nil && n.Runs() }
 	var voting, learning, gone []string
+	sites := map[system.Site]int{} // voters that are there
 	for _, v := range voters {
+		if n := node(v.Node); !v.Learner && up(v.Node) {
+			sites[n.Site]++
+		}
 		switch name := string(v.Node); {
 		case v.Learner:
 			learning = append(learning, name)
@@ -52,6 +58,28 @@ func Survives(voters []Voter, up func(system.NodeID) bool) string {
 	}
 	if len(gone) > 0 {
 		text += "; away: " + strings.Join(gone, ", ")
+	}
+	return text + vital(sites, spare)
+}
+
+// vital names the sites none of which may be cut off, if control's voters stand in several. Of two sites one always is.
+func vital(sites map[system.Site]int, spare int) string {
+	if len(sites) < 2 {
+		return ""
+	}
+	var words []string
+	for site, voters := range sites {
+		if voters > spare {
+			words = append(words, fmt.Sprintf("%s (%s)", cmp.Or(string(site), "that has no name"), noun(voters, "voter")))
+		}
+	}
+	if len(words) == 0 {
+		return "; any one site may be cut off"
+	}
+	slices.Sort(words)
+	text := "; without site " + strings.Join(words, ", or without ") + ", nothing can be changed"
+	if len(sites) == 2 {
+		text += ": a third site with one voter would survive either's loss"
 	}
 	return text
 }

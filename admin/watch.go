@@ -30,7 +30,7 @@ func (d *Door) State() State {
 	s.Context, s.Console = d.Context, d.URL
 	if d.Fleet != nil {
 		s.Voters = d.Fleet.Voters()
-		s.Survives = Survives(s.Voters, func(id system.NodeID) bool { n := s.node(id); return n != nil && n.Runs() })
+		s.Survives = Survives(s.Voters, s.node)
 	}
 	if err != nil {
 		s.Control, s.Settled = err.Error(), false

@@ -22,3 +22,12 @@ func syncDir(dir string) error {
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
+
+// Free is how many bytes a user may still write to the disk of dir.
+func Free(dir string) (uint64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, fmt.Errorf("free room of %s: %w", dir, err)
+	}
+	return s.Bavail * uint64(s.Bsize), nil
+}

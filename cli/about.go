@@ -95,11 +95,15 @@ func (e *env) doctorCmd() *cobra.Command {
 					return err
 				}
 			}
-			failed := 0
+			failed, alarms := 0, 0
 			var rows [][]string
 			for _, c := range checks {
 				word := "ok"
-				if !c.OK {
+				switch {
+				case c.Alarm:
+					word = "ALARM"
+					alarms++
+				case !c.OK:
 					word = "MISSING"
 					failed++
 				}
@@ -113,6 +117,9 @@ func (e *env) doctorCmd() *cobra.Command {
 			}
 			if failed > 0 {
 				return &system.Hint{Err: errors.New("something is missing that a system needs"), Next: "see above"}
+			}
+			if alarms > 0 {
+				return &system.Hint{Err: errors.New("something will not work for long"), Next: "see above"}
 			}
 			return nil
 		},

@@ -251,6 +251,7 @@ func (e *env) nodes(s admin.State) {
 	if s.Survives != "" {
 		fmt.Fprintln(e.err, s.Survives)
 	}
+	e.alarms(s)
 	rows := [][]string{{"NODE", "ROLE", "STATE", "ADDRESS", "SITE", "LABELS", "INSTANCES", "PLAN", "SINCE"}}
 	for _, n := range s.Nodes {
 		var labels []string

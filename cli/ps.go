@@ -52,6 +52,7 @@ func (e *env) ps(s admin.State) {
 			fmt.Fprintf(e.err, "%s is %s: %s\n", n.Node, n.State, orDash(n.Why))
 		}
 	}
+	e.alarms(s)
 	rows := [][]string{{"INSTANCE", "NODE", "ARCHITECTURE", "STATE", "SINCE", "RESTARTS", "URL"}}
 	next := ""
 	for _, in := range s.Instances {
@@ -76,6 +77,15 @@ func (e *env) ps(s admin.State) {
 	}
 	if next != "" {
 		fmt.Fprintf(e.err, "next: %s\n", next)
+	}
+}
+
+// alarms says what will hurt nodes before long.
+func (e *env) alarms(s admin.State) {
+	for _, n := range s.Nodes {
+		for _, a := range n.Alarms {
+			fmt.Fprintf(e.err, "alarm: %s: %s\n", n.Node, a.Text)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"servent/admin"
+	"servent/blob"
 	"servent/driver"
 	"servent/node"
 	"servent/system"
@@ -34,7 +35,40 @@ func Doctor(ctx context.Context, f Folder) []admin.Check {
 	for _, d := range node.Doctored() {
 		checks = append(checks, engine(d, d.Probe(ctx))...)
 	}
+	return append(checks, watched(ctx, f)...)
+}
+
+// watched is what the folder's running system says of its nodes: of a fleet, of all machines.
+func watched(ctx context.Context, f Folder) (checks []admin.Check) {
+	client, err := f.Client()
+	if err != nil {
+		return nil // it does not run
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	s, err := client.State(ctx)
+	if err != nil {
+		return []admin.Check{{Name: "system", Text: err.Error(), Next: system.Next(err)}}
+	}
+	if s.Survives != "" {
+		checks = append(checks, admin.Check{Name: "fleet", OK: true, Text: s.Survives})
+	}
+	for _, n := range s.Nodes {
+		for _, a := range n.Alarms {
+			checks = append(checks, admin.Check{Name: string(n.Node), Text: a.Text, Alarm: true, Next: alarmNext[a.Kind]})
+		}
+	}
 	return checks
+}
+
+const answerWithin = 5 * time.Second // that the running system has to say how it is
+
+// alarmNext is what to do about an alarm.
+var alarmNext = map[system.AlarmKind]string{
+	system.AlarmClock:   "set both clocks by NTP: timedatectl set-ntp true",
+	system.AlarmControl: "servent events, and look what changes so often",
+	system.AlarmDisk:    "df -h, and make room",
+	system.AlarmSync:    "give the servers a disk of their own, or other machines as servers",
 }
 
 func addresses() admin.Check {
@@ -95,7 +129,7 @@ func place(f Folder) string {
 }
 
 func disk(f Folder) admin.Check {
-	free, err := freeDisk(place(f))
+	free, err := blob.Free(place(f))
 	if err != nil {
 		return admin.Check{Name: "disk", Text: err.Error()}
 	}
@@ -108,7 +142,7 @@ func disk(f Folder) admin.Check {
 
 // Full says that the folder's disk takes next to nothing any more.
 func (f Folder) Full() bool {
-	free, err := freeDisk(place(f))
+	free, err := blob.Free(place(f))
 	return err == nil && free < fullDisk
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"servent/admin"
+	"servent/blob"
 	"servent/control"
 	"servent/request/certificate"
 	"servent/request/proxy"
@@ -325,7 +326,7 @@ func (l *laptop) unborn(id system.NodeID) error {
 	}
 	f := l.opt.Folder
 	h := &system.Hint{Err: fmt.Errorf("%s does not start: %w", id, why), Next: "cat " + f.Log(string(id))}
-	if free, err := freeDisk(string(f)); err == nil && free < controlDisk {
+	if free, err := blob.Free(string(f)); err == nil && free < controlDisk {
 		h.Err = fmt.Errorf("%w (%d MiB free on this disk; control alone needs %d)", h.Err, free>>20, controlDisk>>20)
 		h.Next = "df -h " + string(f)
 	}

@@ -52,11 +52,3 @@ func openFiles() uint64 {
 	}
 	return r.Cur
 }
-
-func freeDisk(dir string) (uint64, error) {
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(dir, &s); err != nil {
-		return 0, err
-	}
-	return s.Bavail * uint64(s.Bsize), nil
-}

@@ -52,12 +52,3 @@ const sockets = false
 
 // openFiles is how many this process may have open; 0: no bound.
 func openFiles() uint64 { return 0 }
-
-func freeDisk(dir string) (uint64, error) {
-	path, err := windows.UTF16PtrFromString(dir)
-	if err != nil {
-		return 0, err
-	}
-	var free uint64
-	return free, windows.GetDiskFreeSpaceEx(path, &free, nil, nil)
-}

@@ -24,7 +24,7 @@ const firstWord = 5 * time.Second
 // closed by the function that it returns, after all who use it have ended; run starts what goes on meanwhile.
 func (n *Node) openControl(ctx context.Context, mux *http.ServeMux, run func(string, func(context.Context) error)) (closeControl func() error, err error) {
 	if n.boot.Role != identity.Server {
-		n.cluster = control.Cluster{Store: remote.New(remote.Options{Servers: n.servers.ids, Transport: n.http2, Seen: n.witnessed()})}
+		n.cluster = control.Cluster{Store: remote.New(remote.Options{Servers: n.servers.ids, Transport: n.http2, Seen: n.witnessed(), Clock: n.alarms.clock})}
 		return func() error { n.http2.CloseIdleConnections(); return nil }, nil
 	}
 	if n.boot.Control == "" && !n.boot.Emulated {
@@ -36,10 +36,19 @@ func (n *Node) openControl(ctx context.Context, mux *http.ServeMux, run func(str
 	}
 	n.cluster = control.Cluster{Store: store}
 	mux.Handle(controlPath, n.answers(store))
-	if n.boot.Control == "" { // else its snapshots are its owner's
+	if n.boot.Control == "" { // else its snapshots, and its bounds, are its owner's
+		n.sole = store
 		mux.HandleFunc("GET "+SnapshotPath, n.snapshot(func() *etcd.Store { return store }))
 	}
 	return store.Close, nil
+}
+
+// ownEngine is the engine of this node, or nil.
+func (n *Node) ownEngine() *etcd.Store {
+	if n.voter != nil {
+		return n.voter.local()
+	}
+	return n.sole
 }
 
 const controlPath = "/v1/control/"

@@ -19,6 +19,7 @@ import (
 	"servent/blob"
 	"servent/conductor"
 	"servent/control"
+	"servent/control/etcd"
 	"servent/driver/container"
 	"servent/driver/process"
 	"servent/identity"
@@ -76,6 +77,8 @@ type Node struct {
 	overlays  *overlays
 	stores    *stores
 	servers   *servers
+	alarms    *alarms
+	sole      *etcd.Store     // the engine of emulated nodes' server; nil: there is none here
 	voter     *voter          // of a fleet's server; nil: another has the engine, or it is alone
 	cluster   control.Cluster // set by openControl
 	started   time.Time
@@ -153,7 +156,7 @@ func build(boot Boot, o Options) (*Node, error) {
 	n.table.Store(&route.Table{Self: boot.ID})
 	n.view.Store(&control.View{})
 	n.demand.Store(new([]system.Demand))
-	n.servers = newServers(boot, o.Log)
+	n.servers, n.alarms = newServers(boot, o.Log), newAlarms(n)
 	var err error
 	if n.keep, err = identity.NewKeeper(boot.Credential); err != nil {
 		return nil, err
@@ -253,6 +256,7 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	rim.run(above, "agent", n.agent.Run)
 	rim.run(above, "follow", n.follow)
 	rim.run(above, "calls", n.listen)
+	rim.run(above, "alarms", n.alarms.run)
 	if n.recalls() {
 		rim.run(above, "remember", n.remember)
 	}

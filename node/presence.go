@@ -114,7 +114,7 @@ func (n *Node) seen(drivers map[string]string) *system.Seen {
 		Address: n.boot.Host, PortBase: n.boot.PortBase, Link: n.linkAddress(),
 		Emulated: n.boot.Emulated, Capacity: n.boot.Capacity, Labels: n.boot.Labels, Resources: n.boot.Resources,
 		Drivers: drivers, Started: n.started, Plan: n.generation(), Instances: n.agent.Seen(),
-		Demand: *n.demand.Load(), Prepared: n.agent.Prepared(), Moving: n.keys.Moving(),
+		Demand: *n.demand.Load(), Prepared: n.agent.Prepared(), Moving: n.keys.Moving(), Alarms: *n.alarms.now.Load(),
 	}
 }
 

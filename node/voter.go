@@ -74,7 +74,7 @@ func newVoter(n *Node) (*voter, error) {
 		return nil, err
 	}
 	return &voter{node: n, exe: exe, dir: dir, up: make(chan struct{}), ways: map[string]context.CancelFunc{},
-		away: remote.New(remote.Options{Servers: n.servers.others, Transport: n.http2, Seen: n.witnessed()})}, nil
+		away: remote.New(remote.Options{Servers: n.servers.others, Transport: n.http2, Seen: n.witnessed(), Clock: n.alarms.clock})}, nil
 }
 
 // data is the folder of what the engine agreed on.
@@ -284,11 +284,15 @@ func (v *voter) epochOf(ctx context.Context, id system.NodeID) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	began := time.Now()
 	resp, err := v.node.http2.RoundTrip(req)
 	if err != nil {
 		return 0, err
 	}
 	resp.Body.Close()
+	if ahead, ok := remote.Ahead(resp, began, time.Now()); ok {
+		v.node.alarms.clock(id, ahead)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return 0, errAbsent
 	}

@@ -212,7 +212,24 @@ type Seen struct {
 	Demand    []Demand          `json:"demand,omitempty"`   // sorted by service
 	Prepared  []Prepared        `json:"prepared,omitempty"` // functions of the plan, sorted by service
 	Moving    []InstanceID      `json:"moving,omitempty"`   // instances to which keys of their program are on their way; sorted
+	Alarms    []Alarm           `json:"alarms,omitempty"`   // sorted by kind
 }
+
+// Alarm is what will hurt a node before long if nobody looks after it.
+type Alarm struct {
+	Kind AlarmKind `json:"kind"`
+	Text string    `json:"text"`
+}
+
+// AlarmKind is what an alarm is about.
+type AlarmKind string
+
+const (
+	AlarmClock   AlarmKind = "clock"   // it differs from a server's
+	AlarmControl AlarmKind = "control" // its data are near their bound
+	AlarmDisk    AlarmKind = "disk"    // little room is left
+	AlarmSync    AlarmKind = "sync"    // control's disk is slow
+)
 
 // Prepared is a function that a node can make instances of at once.
 type Prepared struct {

@@ -52,7 +52,7 @@ function node() {
     write(name, n.node);
     mark(word, n.state, n.state);
     write(facts, [n.role, "site " + n.site, rate && `${workers > 1 ? workers + " × " : ""}${rate}/s emulated`, `${number(served)} requests/s`].filter(Boolean).join(" · "));
-    write(why, n.why || rates.silent(n.node) || "");
+    write(why, [n.why || rates.silent(n.node), ...(n.alarms || []).map((a) => a.text)].filter(Boolean).join("; "));
     keep(chips, here, (i) => i.instance, () => {
       const chip = el("li", { class: "mark" });
       chip.draw = (i) => {
@@ -95,7 +95,7 @@ function draw() {
     const kind = state.nodes.some((n) => n.emulated) ? "emulated nodes on this machine" : "real nodes", name = state.system || "Servent";
     document.title = name === "Servent" ? name : name + " · Servent";
     write(at("name"), name);
-    write(at("facts"), `${up} of ${state.nodes.length} nodes up · ${ready} of ${state.services.reduce((n, s) => n + s.wanted, 0)} instances ready · ${kind} · plan ${state.generation}`);
+    write(at("facts"), `${up} of ${state.nodes.length} nodes up · ${ready} of ${state.services.reduce((n, s) => n + s.wanted, 0)} instances ready · ${kind} · plan ${state.generation}${state.survives && state.nodes.length > 1 ? " · " + state.survives : ""}`);
     if (state.control) trouble.push(`control does not answer (${state.control}); this is the last that was seen, and requests go on`);
     for (const r of state.refused) trouble.push(`${r.service} lacks ${r.missing} ${r.missing === 1 ? "instance" : "instances"}: ${r.reason}`);
     if (!state.services.length && !away) trouble.push("nothing is wanted: `servent up` beside your file");

@@ -46,6 +46,9 @@ type Options struct {
 // learnersMost may be there at a time.
 const learnersMost = 64
 
+// Quota is how many bytes control's data may have; then it takes no change.
+const Quota = 512 << 20
+
 // soleName is the name of a server that nobody can join.
 const soleName = "servent"
 
@@ -178,7 +181,7 @@ func (o Options) config(loud zapcore.LevelEnabler) (*embed.Config, error) {
 	cfg.TickMs, cfg.ElectionMs = 100, 1000
 	cfg.StrictReconfigCheck = true
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
-	cfg.QuotaBackendBytes = 512 << 20
+	cfg.QuotaBackendBytes = Quota
 	cfg.MaxTxnOps, cfg.MaxRequestBytes = control.MaxOps, control.MaxTxn+control.MaxTxn/2
 	cfg.WatchProgressNotifyInterval = time.Minute // a quiet watch resumes from a revision that is still kept
 

@@ -56,6 +56,7 @@ type Standing struct {
 	Leads   bool
 	Led     bool // somebody leads: what it is told will be agreed on
 	Rev     control.Rev
+	Size    int64 // bytes of its data, of at most [Quota]
 }
 
 // Standing asks the server itself, also one that is cut off from the others.
@@ -64,7 +65,7 @@ func (s *Store) Standing(ctx context.Context) (Standing, error) {
 	if err != nil {
 		return Standing{}, s.meaning(ctx, err)
 	}
-	return Standing{Learner: resp.IsLearner, Leads: resp.Leader == resp.Header.MemberId, Led: resp.Leader != 0, Rev: control.Rev(resp.Header.Revision)}, nil
+	return Standing{Learner: resp.IsLearner, Leads: resp.Leader == resp.Header.MemberId, Led: resp.Leader != 0, Rev: control.Rev(resp.Header.Revision), Size: resp.DbSizeInUse}, nil
 }
 
 // Voters are all that agree, and their learners, as a majority knows them.

@@ -20,11 +20,12 @@ import (
 
 // Options of a [Store].
 type Options struct {
-	Servers   func() []system.NodeID // who may answer, asked at every call; the first is asked first
-	Transport http.RoundTripper      // the host of a request's URL is a node's name
-	Timeout   time.Duration          // of one call, over all servers; 0 means 5s
-	Silence   time.Duration          // a watch's server that says nothing for so long is left; 0 means 3s
-	Seen      control.Rev            // that the caller has seen in an earlier life: no older answer is taken
+	Servers   func() []system.NodeID             // who may answer, asked at every call; the first is asked first
+	Transport http.RoundTripper                  // the host of a request's URL is a node's name
+	Timeout   time.Duration                      // of one call, over all servers; 0 means 5s
+	Silence   time.Duration                      // a watch's server that says nothing for so long is left; 0 means 3s
+	Clock     func(system.NodeID, time.Duration) // hears by how much this machine's clock is ahead of a server's, to a second; nil: nobody does
+	Seen      control.Rev                        // that the caller has seen in an earlier life: no older answer is taken
 }
 
 // Store is a [control.Store] at the servers' [Handler]. It starts nothing: connections are the transport's.
@@ -106,6 +107,20 @@ func (s *Store) saw(rev control.Rev) {
 			return
 		}
 	}
+}
+
+// Ahead is by how much this machine's clock is ahead of that of a server that answered between two moments, by the answer's Date (RFC 9110 §6.6.1), which has no
+// fractions of a second. false: it has none.
+func Ahead(resp *http.Response, asked, answered time.Time) (time.Duration, bool) {
+	if resp == nil {
+		return 0, false
+	}
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return 0, false
+	}
+	here := asked.Round(0).Add(answered.Sub(asked) / 2) // the wall clock
+	return here.Sub(date.Add(time.Second / 2)), true
 }
 
 // order is who to ask: the one who answered last, then the others.
@@ -214,7 +229,11 @@ func (s *Store) post(ctx context.Context, server system.NodeID, name string, bod
 		return nil, false, fmt.Errorf("ask %s: %w", server, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	began := time.Now()
 	resp, err := s.opts.Transport.RoundTrip(req)
+	if ahead, ok := Ahead(resp, began, time.Now()); ok && s.opts.Clock != nil {
+		s.opts.Clock(server, ahead)
+	}
 	if err != nil {
 		// A transport that tells nothing of its connections may have sent the call.
 		return nil, connected.Load() || !asked.Load(), fmt.Errorf("%w: %s: %w", control.ErrUnavailable, server, err)
