@@ -15,7 +15,6 @@ import (
 
 	"servent/blob"
 	"servent/control/etcd"
-	"servent/identity"
 	"servent/system"
 )
 
@@ -54,11 +53,8 @@ func (a *alarms) clock(server system.NodeID, ahead time.Duration) {
 	a.clocks[server] = ahead
 }
 
-// run looks until ctx ends. Emulated nodes share one disk and one clock: their server looks for all.
+// run looks until ctx ends.
 func (a *alarms) run(ctx context.Context) error {
-	if a.node.boot.Emulated && a.node.boot.Role != identity.Server {
-		return nil
-	}
 	tick := time.NewTicker(alarmEvery)
 	defer tick.Stop()
 	slow := false

@@ -256,7 +256,9 @@ func (n *Node) run(ctx context.Context, ln net.Listener) error {
 	rim.run(above, "agent", n.agent.Run)
 	rim.run(above, "follow", n.follow)
 	rim.run(above, "calls", n.listen)
-	rim.run(above, "alarms", n.alarms.run)
+	if !n.boot.Emulated || n.boot.Role == identity.Server { // emulated nodes share one disk and one clock
+		rim.run(above, "alarms", n.alarms.run)
+	}
 	if n.recalls() {
 		rim.run(above, "remember", n.remember)
 	}
