@@ -3,7 +3,7 @@ TOOL  = go tool -modfile=tools.mod
 PKGS  = ./...
 FUZZTIME ?= 30s
 
-.PHONY: help build check test race long golden bench-idle bench-emulation bench-simulation bench-kv bench-l7 bench-tls bench-sim bench-dns dist check-papers clean
+.PHONY: help build check test race long golden bench-idle bench-emulation bench-simulation bench-kv bench-l7 bench-tls bench-fleet bench-sim bench-dns dist check-papers clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench-tls: ## the same for clients that come by TLS (wrk, nginx, haproxy, openss
 
 bench-fn: ## a call of a function beside a handler, a server and a process for each request → bench/fn.md
 	go build -o bin/fn ./bench/fn && bin/fn > bench/fn.md.new && mv bench/fn.md.new bench/fn.md && cat bench/fn.md
+
+bench-fleet: build ## 1…200 nodes of one system on this machine: changes, control, memory → bench/fleet.md
+	go build -o bin/fleet ./bench/fleet && bin/fleet bin/servent > bench/fleet.md.new && mv bench/fleet.md.new bench/fleet.md && cat bench/fleet.md
 
 check-papers: ## simulated overlays beside theory and their papers, to 10^6 nodes → bench/papers.md; fails where they do not agree
 	go build -o bin/papers ./bench/papers && bin/papers > bench/papers.md.new && mv bench/papers.md.new bench/papers.md && cat bench/papers.md

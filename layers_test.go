@@ -96,6 +96,7 @@ var floors = map[string]int{
 	"bench/l7":                  7,
 	"bench/dns":                 7,
 	"bench/fn":                  7,
+	"bench/fleet":               7,
 	"bench/fn/guest":            0,
 	"bench/simulation":          7,
 	"bench/sim":                 7,

@@ -146,6 +146,7 @@ type Calls struct {
 	Idle     time.Duration // how long an instance is kept that calls do not need
 	Warm     time.Duration // times without calls up to this are learnt; 0: none
 	CPU      float64       // processors that one instance is made for; 0: that is no goal
+	Latency  time.Duration // within which 95 of 100 answers are to begin; 0: that is no goal
 }
 
 // Defaults of [Calls].
@@ -183,14 +184,14 @@ func CallsOf(s *system.Service) (Calls, bool) {
 	return c, true
 }
 
-// goalOf are the bounds of a service that has a goal, scale.inflight or scale.cpu, and room for it.
+// goalOf are the bounds of a service that has a goal, scale.inflight, scale.cpu or scale.latency, and room for it.
 func goalOf(s *system.Service) (Calls, bool) {
 	row, _ := Of(s.Architecture)
-	c := Calls{Min: Count(s, 0), Max: s.Scale.Max, Inflight: s.Scale.Inflight, Idle: s.Scale.Idle, CPU: s.Scale.CPU * cmp.Or(s.Limits.CPUs, 1)}
+	c := Calls{Min: Count(s, 0), Max: s.Scale.Max, Inflight: s.Scale.Inflight, Idle: s.Scale.Idle, CPU: s.Scale.CPU * cmp.Or(s.Limits.CPUs, 1), Latency: s.Scale.Latency}
 	if c.Idle == 0 {
 		c.Idle = GoalIdle
 	}
-	return c, row.Where == SomeNodes && (c.Inflight > 0 || c.CPU > 0) && c.Max > c.Min
+	return c, row.Where == SomeNodes && (c.Inflight > 0 || c.CPU > 0 || c.Latency > 0) && c.Max > c.Min
 }
 
 // Most is how many instances a service may come to have when that many nodes are eligible for it.

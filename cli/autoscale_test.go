@@ -26,50 +26,17 @@ services:
 x-servent: {nodes: {node: {count: 4, capacity: {rate: 20/s}}}}
 `)
 	url := "http://" + w.published("front") + "/c/x"
-	running := func(s admin.State) (n int) {
-		for _, in := range s.Instances {
-			if in.State == "ready" {
-				n++
-			}
-		}
-		return n
-	}
 	if n := running(w.state()); n != 1 {
 		t.Fatalf("%d instances at first, want 1", n)
 	}
-	stop := make(chan struct{})
-	var all sync.WaitGroup
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second}
-	defer client.CloseIdleConnections()
-	for range 40 { // clients that ask again as soon as they are answered
-		all.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				resp, err := client.Get(url)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				_, _ = io.Copy(io.Discard, resp.Body)
-				resp.Body.Close()
-				if resp.StatusCode != http.StatusOK {
-					t.Errorf("%s", resp.Status)
-				}
-			}
-		})
-	}
+	stop := hammer(t, url, 40, 0)
 	took := w.until("8 instances", time.Minute, func(s admin.State) bool { return running(s) == 8 })
 	t.Logf("1 → 8 in %v", took)
 	if out, err := w.run("explain", "front"); err != nil || !strings.Contains(out, "8 instances: requests at a time of late") || !strings.Contains(out, "scale.max is 8") {
 		t.Errorf("explain: %v\n%s", err, out)
 	}
-	close(stop)
-	all.Wait()
-	took = w.until("1 instance", time.Minute, func(s admin.State) bool { return running(s) == 1 && len(s.Instances) == 1 })
+	stop()
+	took = w.until("1 instance", time.Minute, just(1))
 	t.Logf("8 → 1 in %v", took)
 }
 
@@ -113,17 +80,70 @@ x-servent: {nodes: {node: {count: 2}}}
 `)
 	w.up()
 	url := "http://" + w.published("front") + "/"
-	stop := make(chan struct{})
+	stop := hammer(t, url, 3, 5*time.Millisecond)
+	took := w.until("3 instances", time.Minute, just(3))
+	t.Logf("1 → 3 in %v", took)
+	if out, err := w.run("explain", "front"); err != nil || !strings.Contains(out, "processors used of late: ") || !strings.Contains(out, "0.08 for each instance") {
+		t.Errorf("explain: %v\n%s", err, out)
+	}
+	stop()
+	took = w.until("1 instance", time.Minute, just(1))
+	t.Logf("3 → 1 in %v", took)
+}
+
+// A service whose goal is latency grows while its answers are late, and shrinks when nobody asks.
+func TestAutoscaleByLatency(t *testing.T) {
+	t.Parallel()
+	w := start(t, `
+name: late
+services:
+  front:
+    x-servent:
+      process: [servent, example, counter]
+      architecture: replicated
+      scale: {min: 1, max: 4, latency: 300ms, idle: 4s}
+      route: /*
+x-servent: {nodes: {node: {count: 4, capacity: {rate: 20/s}}}}
+`)
+	stop := hammer(t, "http://"+w.published("front")+"/c/x", 16, 0)
+	took := w.until("4 instances", time.Minute, func(s admin.State) bool { return running(s) == 4 })
+	t.Logf("1 → 4 in %v", took)
+	if out, err := w.run("explain", "front"); err != nil || !strings.Contains(out, "95 of 100 answers began within") || !strings.Contains(out, "300ms is the goal") {
+		t.Errorf("explain: %v\n%s", err, out)
+	}
+	stop()
+	took = w.until("1 instance", time.Minute, just(1))
+	t.Logf("4 → 1 in %v", took)
+}
+
+// running counts the instances that are ready.
+func running(s admin.State) (n int) {
+	for _, in := range s.Instances {
+		if in.State == "ready" {
+			n++
+		}
+	}
+	return n
+}
+
+// just says that so many are there, all ready.
+func just(n int) func(admin.State) bool {
+	return func(s admin.State) bool { return running(s) == n && len(s.Instances) == n }
+}
+
+// hammer has clients ask for a URL again and again, with a pause after each answer, until it is stopped. A failed request fails the test.
+func hammer(t *testing.T, url string, clients int, pause time.Duration) (stop func()) {
+	t.Helper()
+	ended := make(chan struct{})
 	var all sync.WaitGroup
-	client := &http.Client{Timeout: 30 * time.Second}
-	defer client.CloseIdleConnections()
-	for range 3 {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}, Timeout: 30 * time.Second}
+	for range clients {
 		all.Go(func() {
 			for {
 				select {
-				case <-stop:
+				case <-ended:
 					return
-				case <-time.After(5 * time.Millisecond):
+				case <-time.After(pause):
 				}
 				resp, err := client.Get(url)
 				if err != nil {
@@ -138,24 +158,11 @@ x-servent: {nodes: {node: {count: 2}}}
 			}
 		})
 	}
-	ready := func(n int) func(admin.State) bool {
-		return func(s admin.State) bool {
-			is := 0
-			for _, in := range s.Instances {
-				if in.State == "ready" {
-					is++
-				}
-			}
-			return is == n && len(s.Instances) == n
-		}
-	}
-	took := w.until("3 instances", time.Minute, ready(3))
-	t.Logf("1 → 3 in %v", took)
-	if out, err := w.run("explain", "front"); err != nil || !strings.Contains(out, "processors used of late: ") || !strings.Contains(out, "0.08 for each instance") {
-		t.Errorf("explain: %v\n%s", err, out)
-	}
-	close(stop)
-	all.Wait()
-	took = w.until("1 instance", time.Minute, ready(1))
-	t.Logf("3 → 1 in %v", took)
+	stop = sync.OnceFunc(func() {
+		close(ended)
+		all.Wait()
+		client.CloseIdleConnections()
+	})
+	t.Cleanup(stop)
+	return stop
 }

@@ -60,7 +60,9 @@ func (f Folder) open(kind string) (*kept, *identity.Authority, error) {
 	if err != nil {
 		return nil, nil, f.unreadable(fmt.Errorf("%s: %w", f.path(keptName), err))
 	}
-	k.PortSlice = max(k.PortSlice, minSlice)
+	if k.PortSlice == 0 {
+		k.PortSlice = minSlice
+	}
 	return k, ca, nil
 }
 
@@ -199,8 +201,8 @@ func (n *kept) anew(nodes []own, want map[system.NodeID]bool, need int, claimed 
 	}
 	for n.PortSlice = minSlice; n.PortSlice < 2*need; n.PortSlice *= 2 { // room for more services while it runs
 	}
-	if len(nodes)*n.PortSlice > portsUntil-portsFrom {
-		n.PortSlice = max(need, minSlice) // as much as there is
+	if room := (portsUntil - portsFrom) / len(nodes); n.PortSlice > room {
+		n.PortSlice = max(need, room/2) // other systems want some, too
 	}
 	n.Index = map[system.NodeID]int{}
 	for i, e := range nodes {

@@ -37,6 +37,10 @@ func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
 		}
 	}
 	is.Want = min(max(is.Want, calls.Min), calls.Max)
+	stood, slow := is.Want, slowest(asked)
+	if calls.Latency > 0 {
+		need = max(need, t.pace(is, calls, slow))
+	}
 	switch {
 	case need >= is.Want:
 		is.Want, is.Less = need, time.Time{}
@@ -45,6 +49,9 @@ func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
 		is.Less = t.in.Now
 	case t.in.Now.Sub(is.Less) >= calls.Idle/2:
 		is.Want, is.Less = need, time.Time{}
+	}
+	if calls.Latency > 0 && is.Want != stood {
+		is.Paced = &system.Paced{At: t.in.Now, From: stood, Latency: slow}
 	}
 	if was == 0 && is.Want > 0 && calls.Min == 0 && len(asked) > 0 {
 		is.Wakes++
@@ -73,8 +80,8 @@ func (t *turn) asked(p *part) []demand {
 	var out []demand
 	for v, n := range t.fleet.nodes {
 		for _, d := range n.Demand {
-			if sane := func(x float64) bool { return x >= 0 && !math.IsInf(x, 0) }; d.Service == p.svc.Name && sane(d.Inflight) && sane(d.CPU) && d.Inflight+d.CPU > 0 {
-				out = append(out, demand{v, d.Inflight, d.CPU})
+			if sane := func(x float64) bool { return x >= 0 && !math.IsInf(x, 0) }; d.Service == p.svc.Name && sane(d.Inflight) && sane(d.CPU) && sane(d.Latency) && d.Inflight+d.CPU > 0 {
+				out = append(out, demand{v, d.Inflight, d.CPU, d.Latency})
 			}
 		}
 	}
@@ -86,6 +93,48 @@ type demand struct {
 	node     int // index into the fleet's
 	inflight float64
 	cpu      float64
+	latency  float64 // seconds
+}
+
+// slowest is the latency on the node on which it is the greatest, in seconds.
+func slowest(asked []demand) (most float64) {
+	for _, d := range asked {
+		most = max(most, d.latency)
+	}
+	return most
+}
+
+const (
+	paceEvery = 5 * time.Second // from one step to the next: an instance starts, and two seconds of answers are measured
+	paceMost  = 2.0             // times as many instances, in one step
+	paceGain  = 0.9             // of the latency before, which more instances must bring it below to be of use
+	paceSlack = 0.5             // of the goal, below which fewer instances would do
+)
+
+// pace is how many instances a goal of latency asks for. How latency falls with the number of instances nobody knows beforehand, so it goes step by step: as many times more as it
+// is too slow, at most twice as many, and one fewer when it is faster than half of the goal. When a step up did not help, the next one is tried after scale.idle: then it is not the instances that are slow.
+func (t *turn) pace(is *system.Called, calls architecture.Calls, slow float64) int {
+	goal := calls.Latency.Seconds()
+	var since time.Duration
+	if is.Paced != nil {
+		since = t.in.Now.Sub(is.Paced.At)
+	}
+	switch {
+	case slow == 0:
+		return calls.Min
+	case is.Paced != nil && since < paceEvery:
+		return is.Want
+	case slow <= goal*paceSlack:
+		return is.Want - 1
+	case slow <= goal || useless(is, slow) && since < calls.Idle:
+		return is.Want
+	}
+	return min(int(math.Ceil(float64(max(is.Want, 1))*min(paceMost, slow/goal))), calls.Max)
+}
+
+// useless says that the last step up did not make answers faster.
+func useless(is *system.Called, slow float64) bool {
+	return is.Paced != nil && is.Paced.From < is.Want && slow > is.Paced.Latency*paceGain
 }
 
 // resume takes back instances that are on their way out when calls need them again: they may still run.
@@ -138,6 +187,11 @@ func (t *turn) uncalled(p *part, node system.NodeID) bool {
 	return p.called != nil && !slices.ContainsFunc(t.asked(p), func(d demand) bool { return t.fleet.nodes[d.node].Node == node })
 }
 
+// inWords is a latency as it is read.
+func inWords(seconds float64) string {
+	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Microsecond).String()
+}
+
 // Why says why a service has as many instances as the next plan gives it: of one whose instances follow
 // its calls, with who asks how much. Empty for every other one.
 func Why(in Input, service system.ServiceName) string {
@@ -154,7 +208,7 @@ func Why(in Input, service system.ServiceName) string {
 	calls, _ := architecture.CallsOf(p.svc)
 	asked := t.asked(p)
 	why := instances(p.want) + ": "
-	var who, use []string
+	var who, use, slow []string
 	for _, d := range asked {
 		if on := " on " + string(t.fleet.nodes[d.node].Node); calls.Inflight > 0 && d.inflight > 0 {
 			who = append(who, number(d.inflight)+on)
@@ -162,8 +216,14 @@ func Why(in Input, service system.ServiceName) string {
 		if on := " on " + string(t.fleet.nodes[d.node].Node); calls.CPU > 0 && d.cpu > 0 {
 			use = append(use, strconv.FormatFloat(d.cpu, 'f', 2, 64)+on)
 		}
+		if on := " on " + string(t.fleet.nodes[d.node].Node); calls.Latency > 0 && d.latency > 0 {
+			slow = append(slow, inWords(d.latency)+on)
+		}
 	}
 	need := needed(calls, asked)
+	if calls.Latency > 0 {
+		need = max(need, t.pace(p.called, calls, slowest(asked)))
+	}
 	from, until, learnt := expected(p.called.Arrivals, calls)
 	switch {
 	case len(asked) == 0 && learnt:
@@ -178,7 +238,13 @@ func Why(in Input, service system.ServiceName) string {
 		if len(use) > 0 {
 			words = append(words, "processors used of late: "+strings.Join(use, ", ")+"; "+strconv.FormatFloat(calls.CPU, 'f', 2, 64)+" for each instance")
 		}
+		if len(slow) > 0 {
+			words = append(words, "95 of 100 answers began within "+strings.Join(slow, ", ")+"; "+calls.Latency.String()+" is the goal")
+		}
 		why += strings.Join(words, "; ")
+		if slow := slowest(asked); calls.Latency > 0 && slow > calls.Latency.Seconds() && useless(p.called, slow) {
+			why += "; the last step, from " + strconv.Itoa(p.called.Paced.From) + ", did not make them faster"
+		}
 	}
 	switch {
 	case need == calls.Max:

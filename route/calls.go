@@ -19,6 +19,7 @@ type Calls struct {
 
 	mu     sync.Mutex // guards what follows
 	gauges map[gauged]*called
+	took   map[system.ServiceName]*answers
 }
 
 // gauged is what a gauge is of.
@@ -55,7 +56,7 @@ const (
 
 // NewCalls returns an empty one.
 func NewCalls() *Calls {
-	return &Calls{asked: make(chan struct{}, 1), gauges: map[gauged]*called{}}
+	return &Calls{asked: make(chan struct{}, 1), gauges: map[gauged]*called{}, took: map[system.ServiceName]*answers{}}
 }
 
 // Asked receives when a service is called of which the last sample said nothing: a sample is due.
@@ -72,8 +73,18 @@ func (c *Calls) Begin(name system.ServiceName, now time.Time, waits bool) {
 	}
 }
 
-// End counts it out.
-func (c *Calls) End(name system.ServiceName, now time.Time) { c.add(name, now, -1, false) }
+// End counts it out, and takes how long its answer took to begin.
+func (c *Calls) End(name system.ServiceName, now time.Time, took time.Duration) {
+	c.add(name, now, -1, false)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.took[name]
+	if a == nil {
+		a = &answers{}
+		c.took[name] = a
+	}
+	a.add(now, took)
+}
 
 // Uses says how many processors a service's instances here use from now on.
 func (c *Calls) Uses(name system.ServiceName, now time.Time, processors float64) {
@@ -116,8 +127,8 @@ func (g *called) pass(now time.Time) {
 
 // Sample says what was asked at a time, the most of the last span of each service, and forgets what is older.
 // A service whose span is 0 is left out. More is said at once, less at most once a second. busy says that
-// there is more to tell by and by, whether anybody calls or not: sample again soon.
-func (c *Calls) Sample(now time.Time, span func(system.ServiceName) time.Duration) (demand []system.Demand, busy bool) {
+// there is more to tell by and by, whether anybody calls or not: sample again soon. timed says of which services it is told how long answers take.
+func (c *Calls) Sample(now time.Time, span func(system.ServiceName) time.Duration, timed func(system.ServiceName) bool) (demand []system.Demand, busy bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := map[system.ServiceName]system.Demand{}
@@ -137,6 +148,14 @@ func (c *Calls) Sample(now time.Time, span func(system.ServiceName) time.Duratio
 			continue
 		}
 		busy = true
+	}
+	for name, a := range c.took {
+		if d, ok := all[name]; ok && timed(name) {
+			d.Latency = a.sample(now)
+			all[name] = d
+		} else if !ok {
+			delete(c.took, name)
+		}
 	}
 	demand = slices.Collect(maps.Values(all))
 	slices.SortFunc(demand, func(a, b system.Demand) int { return cmp.Compare(a.Service, b.Service) })

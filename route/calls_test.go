@@ -32,7 +32,7 @@ func (c *clock) begin(n int, waits bool) {
 
 func (c *clock) end(n int) {
 	for range n {
-		c.calls.End("fn", c.now)
+		c.calls.End("fn", c.now, time.Millisecond)
 	}
 }
 
@@ -52,7 +52,7 @@ func (c *clock) sample() float64 {
 }
 
 func (c *clock) told() float64 {
-	demand, _ := c.calls.Sample(c.now, func(system.ServiceName) time.Duration { return c.span })
+	demand, _ := c.calls.Sample(c.now, func(system.ServiceName) time.Duration { return c.span }, never)
 	if len(demand) == 0 {
 		return 0
 	}
@@ -115,7 +115,7 @@ func TestDemandIsForgottenLate(t *testing.T) {
 	for range 170 {
 		c.sample()
 	}
-	if _, busy := c.calls.Sample(c.now, func(system.ServiceName) time.Duration { return c.span }); busy || len(c.calls.gauges) > 0 {
+	if _, busy := c.calls.Sample(c.now, func(system.ServiceName) time.Duration { return c.span }, never); busy || len(c.calls.gauges) > 0 {
 		t.Error("nobody calls, and there is still something to tell")
 	}
 	c.begin(1, false)
@@ -211,17 +211,74 @@ func TestUses(t *testing.T) {
 	c.Uses("hot", now, 0.5)
 	c.Begin("hot", now, false)
 	now = now.Add(time.Second)
-	demand, busy := c.Sample(now, span)
+	demand, busy := c.Sample(now, span, never)
 	if len(demand) != 1 || !busy || demand[0].Inflight != 1 || demand[0].CPU < 0.5 || demand[0].CPU > 0.56 {
 		t.Fatalf("%+v, want one request and half a processor", demand)
 	}
-	c.End("hot", now)
+	c.End("hot", now, 0)
 	c.Uses("hot", now, 0)
 	for range 15 {
 		now = now.Add(time.Second)
-		demand, busy = c.Sample(now, span)
+		demand, busy = c.Sample(now, span, never)
 	}
 	if len(demand) != 0 || busy {
 		t.Errorf("%+v, %v after a while, want nothing", demand, busy)
+	}
+}
+
+func never(system.ServiceName) bool { return false }
+
+// TestAnswers: what is told is within which time nearly all answers of the last two seconds began; a few say nothing.
+func TestAnswers(t *testing.T) {
+	c := NewCalls()
+	now := time.Unix(1e9, 0)
+	told := func() float64 {
+		d, _ := c.Sample(now, func(system.ServiceName) time.Duration { return time.Minute }, func(system.ServiceName) bool { return true })
+		if len(d) == 0 {
+			return -1
+		}
+		return d[0].Latency
+	}
+	answer := func(n int, took time.Duration) {
+		for range n {
+			c.Begin("api", now, false)
+			c.End("api", now, took)
+		}
+		now = now.Add(100 * time.Millisecond)
+	}
+	answer(answersLeast-1, time.Second)
+	if got := told(); got != 0 {
+		t.Errorf("of %d answers: %v, want 0", answersLeast-1, got)
+	}
+	now = now.Add(answersOf)
+	answer(100, 10*time.Millisecond)
+	answer(3, 400*time.Millisecond)
+	if got := told(); got < 0.010 || got > 0.012 {
+		t.Errorf("3 of 103 are slow: %v, want what the others took, 10ms", got)
+	}
+	answer(7, 400*time.Millisecond)
+	if got := told(); got < 0.4 || got > 0.45 {
+		t.Errorf("10 of 110 are slow: %v, want 400ms, at once", got)
+	}
+	answer(200, 10*time.Millisecond)
+	if got := told(); got < 0.4 {
+		t.Errorf("less is said at once: %v", got)
+	}
+	now = now.Add(time.Second)
+	answer(100, 10*time.Millisecond)
+	if got := told(); got > 0.012 {
+		t.Errorf("a second later: %v, want 10ms", got)
+	}
+	now = now.Add(answersOf + time.Second)
+	if got := told(); got != 0 {
+		t.Errorf("nobody calls any more: %v, want 0", got)
+	}
+	now = now.Add(2 * time.Minute)
+	told()
+	if len(c.took) > 0 {
+		t.Error("it remembers services that nobody calls")
+	}
+	for range 1000 { // more than it keeps
+		answer(1, time.Millisecond)
 	}
 }

@@ -41,8 +41,17 @@ type Called struct {
 	Want  int       `json:"want"`            // instances that calls need, or needed until a short while ago
 	Less  time.Time `json:"less,omitzero"`   // since when fewer would do; zero: all of them are needed
 	Wakes int       `json:"wakes,omitempty"` // how often a call found no instance planned, and one was made
+	// Paced is the last step towards a goal of latency; nil before the first.
+	Paced *Paced `json:"paced,omitempty"`
 	// Arrivals is what is known of when calls come, with scale.warm; nil before the first.
 	Arrivals *Arrivals `json:"arrivals,omitempty"`
+}
+
+// Paced is a change of a service's number of instances for the sake of its latency.
+type Paced struct {
+	At      time.Time `json:"at"`
+	From    int       `json:"from"`    // instances before
+	Latency float64   `json:"latency"` // before, seconds
 }
 
 // Arrivals are the times for which nobody called a service.
@@ -244,6 +253,8 @@ type Demand struct {
 	Inflight float64     `json:"inflight"` // requests at a time, waiting or under way: the most of late
 	// CPU is how many processors the service's instances on this node use, the most of late; told where scale.cpu is a goal.
 	CPU float64 `json:"cpu,omitempty"`
+	// Latency is the time in seconds within which 95 of 100 answers began in the last two seconds; told where scale.latency is a goal.
+	Latency float64 `json:"latency,omitempty"`
 }
 
 // State is where an instance is in its life.

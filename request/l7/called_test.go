@@ -16,7 +16,7 @@ import (
 
 // demand is what a node's switch tells of calls now.
 func demand(c *route.Calls) float64 {
-	d, _ := c.Sample(time.Now(), func(system.ServiceName) time.Duration { return time.Minute })
+	d, _ := c.Sample(time.Now(), func(system.ServiceName) time.Duration { return time.Minute }, never)
 	if len(d) == 0 {
 		return 0
 	}
@@ -101,7 +101,9 @@ func TestBusyInstanceIsLeftAlone(t *testing.T) {
 		t.Errorf("%d at a time were given to one, want 2", most.Load())
 	}
 	eventually(t, "nothing is under way", func() bool {
-		_, busy := calls.Sample(time.Now(), func(system.ServiceName) time.Duration { return 0 })
+		_, busy := calls.Sample(time.Now(), func(system.ServiceName) time.Duration { return 0 }, never)
 		return !busy
 	})
 }
+
+func never(system.ServiceName) bool { return false }

@@ -135,7 +135,11 @@ func (x *exchange) body() error {
 
 func (x *exchange) end() {
 	if x.called != "" {
-		x.s.o.Calls.End(x.called, time.Now())
+		took := x.began
+		if took == 0 { // there was no answer
+			took = time.Since(x.start)
+		}
+		x.s.o.Calls.End(x.called, time.Now(), took)
 	}
 	if x.stream != nil {
 		x.stream.end(x.w)

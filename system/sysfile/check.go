@@ -329,11 +329,11 @@ func (c checker) counts() {
 		}
 	}
 	called := c.row.Where == architecture.WhenCalled
-	grows := c.row.Where == architecture.SomeNodes && (s.Scale.Inflight > 0 || s.Scale.CPU > 0)
+	grows := c.row.Where == architecture.SomeNodes && (s.Scale.Inflight > 0 || s.Scale.CPU > 0 || s.Scale.Latency > 0)
 	if idle := sc.key("idle"); c.exact(idle) {
 		switch {
 		case !called && !grows:
-			c.bad(idle, "%s keeps its instances, called or not, without scale.inflight or scale.cpu; only function lets them go", s.Architecture)
+			c.bad(idle, "%s keeps its instances, called or not, without scale.inflight, scale.cpu or scale.latency; only function lets them go", s.Architecture)
 		case s.Scale.Idle < time.Second:
 			c.bad(idle, "want at least 1s, have %s", s.Scale.Idle)
 		}
@@ -362,7 +362,16 @@ func (c checker) counts() {
 		c.bad(inflight, "%s has one instance; for more say architecture: replicated", s.Architecture)
 	}
 	if p := sc.key("latency"); c.exact(p) {
-		c.unbuilt(p, "scaling by latency is not built yet; scale.inflight and scale.cpu are")
+		switch {
+		case s.Architecture != system.Replicated:
+			c.unbuilt(p, "%s is not scaled by latency yet; replicated is", s.Architecture)
+		case s.Scale.Max <= architecture.Count(s, 0):
+			c.bad(p, "want scale.max above %d, the number at least: there is no room for the goal", architecture.Count(s, 0))
+		case s.Switch.By != system.ByRequest:
+			c.bad(p, "answers are timed where requests are switched: want switch.by: request")
+		case s.Scale.Latency < time.Millisecond:
+			c.bad(p, "want at least 1ms, have %s", s.Scale.Latency)
+		}
 	}
 	if p := sc.key("cpu"); c.exact(p) {
 		switch k := s.Software.Kind; {

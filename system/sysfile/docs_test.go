@@ -65,7 +65,7 @@ var samples = map[string]string{
 	"scale.min":                    "{process: ./a, architecture: replicated, scale: {min: 3}}",
 	"scale.max":                    "{process: ./a, architecture: replicated, scale: {max: 3}}",
 	"scale.inflight":               "{process: ./a, architecture: function, scale: {inflight: 20}}",
-	"scale.latency":                "{process: ./a, architecture: replicated, scale: {latency: 50ms}}",
+	"scale.latency":                "{process: ./a, architecture: replicated, switch: {by: request}, scale: {min: 1, max: 4, latency: 50ms}}",
 	"scale.warm":                   "{process: ./a, architecture: function, scale: {warm: 1h}}",
 	"scale.idle":                   "{process: ./a, architecture: function, scale: {idle: 10s}}",
 	"scale.cpu":                    "{process: ./a, architecture: replicated, scale: {max: 5, cpu: 70%}}",

@@ -9,7 +9,7 @@ import (
 )
 
 // maxNodesOfSystem is what one machine can emulate: each node has its own slice of ports.
-const maxNodesOfSystem = 64
+const maxNodesOfSystem = 200
 
 // nodes reads x-servent.nodes. Without it a system has three nodes of the group "node" at the site
 // "local". The i-th node of a group is GROUP-i: so node-1, node-2 and node-3.
