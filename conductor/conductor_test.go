@@ -347,7 +347,7 @@ func TestOnlyTheDeadLifeIsBuried(t *testing.T) {
 			t.Fatal(err)
 		}
 		first, second := time.Now(), time.Now().Add(time.Second)
-		if err := f.cluster().Report(t.Context(), &system.Seen{Node: "node-1", Started: second}, lease); err != nil {
+		if _, err := f.cluster().Report(t.Context(), nil, &system.Seen{Node: "node-1", Started: second}, lease); err != nil {
 			t.Fatal(err)
 		}
 		l := &leader{Options: New(Options{Cluster: f.cluster()}).o, fence: fence}

@@ -285,7 +285,7 @@ func (n *fakeNode) run(ctx context.Context, w *wire, ended chan struct{}) {
 			try, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 			copied := seen
 			copied.Instances = slices.Clone(seen.Instances)
-			if cluster.Report(try, &copied, lease) == nil {
+			if _, err := cluster.Report(try, nil, &copied, lease); err == nil {
 				reported = now
 			}
 			cancel()

@@ -20,6 +20,7 @@ const (
 	PrefixWanted = "wanted/"
 	PrefixPlan   = "plan/"
 	PrefixSeen   = "seen/"
+	PrefixFollow = "follow/" // which plan a node follows, beside its report: all nodes hear reports, and this only who asks how far a change has come
 	PrefixData   = "data/" // who holds which data
 	PrefixEvent  = "event/"
 
@@ -312,17 +313,46 @@ func (c Cluster) TrimEvents(ctx context.Context, f Fence, keep int) error {
 }
 
 // Report says what a node sees of itself, under its lease.
-func (c Cluster) Report(ctx context.Context, seen *system.Seen, lease LeaseID) error {
+//
+// was is what it said last under this lease, nil at first: only what differs is written. The
+// revision is that of the change, 0 when there was none.
+func (c Cluster) Report(ctx context.Context, was, seen *system.Seen, lease LeaseID) (Rev, error) {
 	txn := Txn{}
-	txn.put(PrefixSeen+string(seen.Node), seen, nil)
-	txn.Ops[0].Lease = lease
-	_, _, err := c.Commit(ctx, txn)
-	return err
+	if is := unplanned(seen); was == nil || !bytes.Equal(unplanned(was), is) {
+		txn.Ops = append(txn.Ops, Op{Key: SeenKey(seen.Node), Value: is, Lease: lease})
+	}
+	if was == nil || was.Plan != seen.Plan {
+		txn.put(FollowKey(seen.Node), following{seen.Node, seen.Role, seen.Plan}, nil)
+		txn.Ops[len(txn.Ops)-1].Lease = lease
+	}
+	if len(txn.Ops) == 0 {
+		return 0, nil
+	}
+	rev, _, err := c.Commit(ctx, txn)
+	return rev, err
+}
+
+// following is a node's word of which plan it follows. Its fields are named as those of its report.
+type following struct {
+	Node system.NodeID `json:"node"`
+	Role string        `json:"role"`
+	Plan int64         `json:"plan"`
+}
+
+// unplanned is a report as it is kept.
+func unplanned(seen *system.Seen) []byte {
+	is := *seen
+	is.Plan = 0
+	text, err := json.Marshal(is)
+	if err != nil {
+		panic("control: a report cannot be written as JSON: " + err.Error())
+	}
+	return text
 }
 
 // Bury deletes a node's report: it is known to be dead before its lease has ended.
 func (c Cluster) Bury(ctx context.Context, f Fence, node system.NodeID) error {
-	_, _, err := c.Commit(ctx, Txn{Conds: []Cond{f.Cond()}, Ops: []Op{{Key: PrefixSeen + string(node), Delete: true}}})
+	_, _, err := c.Commit(ctx, Txn{Conds: []Cond{f.Cond()}, Ops: []Op{{Key: SeenKey(node), Delete: true}, {Key: FollowKey(node), Delete: true}}})
 	return err
 }
 
@@ -364,7 +394,10 @@ func (c Cluster) Forget(ctx context.Context, id system.InstanceID) error {
 	return err
 }
 
-// SeenKey is the key of a node's report; a store's server lets the node write no other.
+// FollowKey is the key of a node's word of which plan it follows.
+func FollowKey(node system.NodeID) string { return PrefixFollow + string(node) }
+
+// SeenKey is the key of a node's report; a store's server lets the node write no other but that of [FollowKey].
 func SeenKey(node system.NodeID) string { return PrefixSeen + string(node) }
 
 // PlanKey is the key of a service's part of the plan.
@@ -422,6 +455,7 @@ type folder struct {
 	deploy  map[system.ServiceName]system.Deployment
 	seen    map[string]system.Seen
 	holders map[string]system.Holder
+	follows map[string]following
 	events  map[string]system.Event
 	drains  map[string]system.Drain
 	members map[string]system.Member
@@ -441,7 +475,7 @@ func (f *folder) list(ctx context.Context, s Store) error {
 		return fmt.Errorf("read the cluster: %w", err)
 	}
 	*f = folder{reads: f.reads, at: map[string]Rev{}, want: map[system.ServiceName]system.Service{}, deploy: map[system.ServiceName]system.Deployment{},
-		bad: map[string]error{}, seen: map[string]system.Seen{}, holders: map[string]system.Holder{}, events: map[string]system.Event{},
+		bad: map[string]error{}, seen: map[string]system.Seen{}, follows: map[string]following{}, holders: map[string]system.Holder{}, events: map[string]system.Event{},
 		drains: map[string]system.Drain{}, members: map[string]system.Member{}, out: map[string]system.Expelled{},
 		certs: map[string]system.Certified{}, proofs: map[string]system.Challenge{}}
 	b := Batch{Rev: rev}
@@ -480,6 +514,8 @@ func (f *folder) change(c Change) bool {
 		err = fold(f.deploy, system.ServiceName(name), c)
 	} else if name, ok := under(PrefixSeen); ok {
 		err = fold(f.seen, name, c)
+	} else if name, ok := under(PrefixFollow); ok {
+		err = fold(f.follows, name, c)
 	} else if name, ok := under(PrefixData); ok {
 		err = fold(f.holders, name, c)
 	} else if name, ok := under(PrefixEvent); ok {
@@ -511,7 +547,7 @@ func (f *folder) change(c Change) bool {
 }
 
 // spared are keys that a view may be made without.
-var spared = []string{PrefixSeen, PrefixEvent, PrefixCertificate, PrefixChallenge}
+var spared = []string{PrefixSeen, PrefixFollow, PrefixEvent, PrefixCertificate, PrefixChallenge}
 
 // unreadable is why no view can be made. A report or an event that cannot be read is left out; without
 // its part of the plan or the word of who holds data, a node would do harm.
@@ -552,6 +588,7 @@ func (f *folder) view() (*View, error) {
 		Drains: ordered(f.drains), Members: ordered(f.members), Expelled: ordered(f.out),
 		Certificates: ordered(f.certs), Challenges: ordered(f.proofs)}
 	for i := range v.Seen {
+		v.Seen[i].Plan = f.follows[string(v.Seen[i].Node)].Plan
 		if m, ok := f.members[string(v.Seen[i].Node)]; ok { // the fleet's word, not the node's own
 			v.Seen[i].Labels = m.Labels
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -237,7 +238,7 @@ func TestReport(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen := &system.Seen{Node: "n1", Role: "node", Instances: []system.InstanceSeen{{Instance: "api/1", State: system.StateReady}}}
-		if err := c.Report(ctx, seen, lease); err != nil {
+		if _, err := c.Report(ctx, nil, seen, lease); err != nil {
 			t.Fatal(err)
 		}
 		v := read(t, c)
@@ -254,13 +255,13 @@ func TestReport(t *testing.T) {
 		if v := read(t, c); v.Node("n1") != nil {
 			t.Error("a node's report outlives its lease")
 		}
-		if err := c.Report(ctx, seen, lease); !errors.Is(err, control.ErrLeaseLost) {
+		if _, err := c.Report(ctx, nil, seen, lease); !errors.Is(err, control.ErrLeaseLost) {
 			t.Errorf("Report = %v, want ErrLeaseLost", err)
 		}
 		if lease, err = c.Grant(ctx, time.Minute); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Report(ctx, seen, lease); err != nil {
+		if _, err := c.Report(ctx, nil, seen, lease); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Bury(ctx, f, "n1"); err != nil || read(t, c).Node("n1") != nil {
@@ -490,7 +491,7 @@ func TestFollowIsRead(t *testing.T) {
 				}
 				_, err = c.WritePlan(ctx, f, stands, next, []system.Holder{{Instance: system.Instance("a", i+1)}}, nil)
 			case 5:
-				err = c.Report(ctx, &system.Seen{Node: system.NodeID(rapid.SampledFrom([]string{"n1", "n2"}).Draw(rt, "node"))}, lease)
+				_, err = c.Report(ctx, nil, &system.Seen{Node: system.NodeID(rapid.SampledFrom([]string{"n1", "n2"}).Draw(rt, "node"))}, lease)
 			case 6:
 				err = c.Forget(ctx, system.Instance("a", rapid.IntRange(1, 15).Draw(rt, "held")))
 			}
@@ -583,4 +584,54 @@ func TestFollowSurvivesWhatItCannotRead(t *testing.T) {
 			t.Errorf("Follow = %v, want nil", err)
 		}
 	})
+}
+
+// TestReportsWhatDiffers: the plan that a node follows stands beside its report, which only what else changed writes again; who may not read the one sees the other.
+func TestReportsWhatDiffers(t *testing.T) {
+	ctx, store := t.Context(), memory.New()
+	c := control.Cluster{Store: store}
+	lease, err := c.Grant(ctx, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	say := func(was, seen *system.Seen, want ...string) {
+		t.Helper()
+		_, before, err := store.Range(ctx, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Report(ctx, was, seen, lease); err != nil {
+			t.Fatal(err)
+		}
+		kvs, _, err := store.Range(ctx, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wrote []string
+		for _, kv := range kvs {
+			if kv.Modified > before {
+				wrote = append(wrote, kv.Key)
+			}
+		}
+		if !slices.Equal(wrote, want) {
+			t.Errorf("wrote %q, want %q", wrote, want)
+		}
+		v, err := c.Read(ctx)
+		if err != nil || v.Node("n").Plan != seen.Plan || len(v.Node("n").Alarms) != len(seen.Alarms) {
+			t.Errorf("seen is %+v (%v), want plan %d", v.Node("n"), err, seen.Plan)
+		}
+	}
+	first := &system.Seen{Node: "n", Role: "node", Plan: 3}
+	say(nil, first, "follow/n", "seen/n")
+	say(first, first)
+	next := &system.Seen{Node: "n", Role: "node", Plan: 4}
+	say(first, next, "follow/n")
+	loud := &system.Seen{Node: "n", Role: "node", Plan: 4, Alarms: []system.Alarm{{Kind: system.AlarmDisk}}}
+	say(next, loud, "seen/n")
+	if err := c.Revoke(ctx, lease); err != nil {
+		t.Fatal(err)
+	}
+	if kvs, _, err := store.Range(ctx, ""); err != nil || len(kvs) > 0 {
+		t.Errorf("after its lease: %v %v", kvs, err)
+	}
 }

@@ -68,7 +68,7 @@ func TestMembers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Report(ctx, &system.Seen{Node: "a", Labels: map[string]string{"disk": "said"}}, lease); err != nil {
+	if _, err := c.Report(ctx, nil, &system.Seen{Node: "a", Labels: map[string]string{"disk": "said"}}, lease); err != nil {
 		t.Fatal(err)
 	}
 	admit := func(token string, m system.Member) error {
@@ -91,7 +91,7 @@ func TestMembers(t *testing.T) {
 	if err := c.Label(ctx, "b", map[string]string{"gpu": "yes", "old": ""}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Report(ctx, &system.Seen{Node: "b", Labels: map[string]string{"disk": "said"}}, lease); err != nil {
+	if _, err := c.Report(ctx, nil, &system.Seen{Node: "b", Labels: map[string]string{"disk": "said"}}, lease); err != nil {
 		t.Fatal(err)
 	}
 	v, err := c.Read(ctx)

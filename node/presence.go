@@ -65,11 +65,17 @@ func (n *Node) underLease(ctx context.Context, drivers map[string]string) (repor
 		defer done()
 		_ = n.cluster.Revoke(leave, lease) // else it ends by itself
 	}()
+	var said *system.Seen
+	var at control.Rev // when it was said
 	for {
 		changed, planned := n.agent.Changed(), n.news.wait()
 		seen := n.seen(drivers)
 		for wait := tryFirst; ; wait = min(2*wait, tryMost) {
-			if err = n.cluster.Report(ctx, seen, lease); err == nil || !errors.Is(err, control.ErrUnavailable) {
+			var rev control.Rev
+			if rev, err = n.cluster.Report(ctx, said, seen, lease); err == nil {
+				at = max(at, rev)
+			}
+			if err == nil || !errors.Is(err, control.ErrUnavailable) {
 				break
 			}
 			select { // the lease may outlive the outage: then nobody ever missed this node
@@ -81,7 +87,7 @@ func (n *Node) underLease(ctx context.Context, drivers map[string]string) (repor
 		if err != nil {
 			return reported, err
 		}
-		reported = true
+		reported, said = true, seen
 		for old := seen.Plan; old == seen.Plan; {
 			select {
 			case <-ctx.Done():
@@ -92,7 +98,9 @@ func (n *Node) underLease(ctx context.Context, drivers map[string]string) (repor
 				old = -1
 			case <-planned:
 				planned = n.news.wait()
-				if n.generation() != seen.Plan {
+				if v := n.view.Load(); v.Rev >= at && v.Node(n.boot.ID) == nil { // it was taken for dead, and is not
+					said, old = nil, -1
+				} else if n.generation() != seen.Plan {
 					old = -1
 				}
 			}

@@ -172,7 +172,7 @@ func (w *town) start(n int) *inhabitant {
 func (w *town) report(i *inhabitant, state system.State) {
 	w.t.Helper()
 	seen := &system.Seen{Node: i.node, Role: "node", Started: i.begun, Instances: []system.InstanceSeen{{Instance: i.instance, Spec: "s", State: state, Endpoint: "inside"}}}
-	if err := (control.Cluster{Store: w.all}).Report(w.t.Context(), seen, 0); err != nil {
+	if _, err := (control.Cluster{Store: w.all}).Report(w.t.Context(), nil, seen, 0); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -49,6 +49,7 @@ func run(servent, sizes string, changes int) error {
 		if err != nil {
 			return fmt.Errorf("%d nodes: %w", n, err)
 		}
+		fmt.Fprintln(os.Stderr, row)
 		rows = append(rows, row)
 	}
 	fmt.Printf("# A fleet's size\n\n`make bench-fleet` · %s · %d CPUs · %s · load average %s before, %s after\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), before, loadAverage())

@@ -26,7 +26,7 @@ func TestPutBack(t *testing.T) {
 	var mu sync.Mutex
 	var heard []error
 	now := f.serve("s1", was, remote.Bounds{})
-	s := remote.New(remote.Options{Servers: f.servers, Transport: f.transport(identity.Server, "s3"), Timeout: time.Second, Silence: time.Second})
+	s := remote.New(remote.Options{Servers: f.servers, Transport: f.transport(identity.Server, "s3"), Timeout: 4 * time.Second, Silence: time.Second})
 	put(t, s, "k", "newest")
 	now.Close()
 	f.serve("s2", old, remote.Bounds{Denied: func(_ *http.Request, err error) {

@@ -40,7 +40,7 @@ type rights struct {
 // rightsOf is the table of rights. A role that it does not name has none.
 func rightsOf(id identity.ID) rights {
 	all := []scope{{}}
-	own := []scope{{control.SeenKey(id.Node), true}}
+	own := []scope{{control.SeenKey(id.Node), true}, {control.FollowKey(id.Node), true}}
 	plan, seen := scope{control.PrefixPlan, false}, scope{control.PrefixSeen, false}
 	wanted, data := scope{control.PrefixWanted, false}, scope{control.PrefixData, false}
 	join, member, expelled, drain := scope{control.PrefixJoin, false}, scope{control.PrefixMember, false}, scope{control.PrefixExpelled, false}, scope{control.PrefixDrain, false}

@@ -264,7 +264,7 @@ func TestNodeFollows(t *testing.T) {
 			t.Error("a node sees what is wanted")
 		case !reported:
 			reported = true
-			if err := node.Report(ctx, &system.Seen{Node: "n1", Role: "node"}, lease); err != nil {
+			if _, err := node.Report(ctx, nil, &system.Seen{Node: "n1", Role: "node"}, lease); err != nil {
 				return err
 			}
 			if ok, err := server.WritePlan(ctx, lead, &control.View{}, &system.Plan{System: "shop", Generation: 1}, nil, nil); err != nil || !ok {

@@ -147,7 +147,7 @@ func TestEdgeReportsItselfAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := system.Seen{Node: "e1", Role: string(identity.Edge), Instances: []system.InstanceSeen{{Instance: "kiosk/1"}}}
-	if err := c.Report(t.Context(), &seen, lease); err != nil {
+	if _, err := c.Report(t.Context(), nil, &seen, lease); err != nil {
 		t.Errorf("of itself: %v", err)
 	}
 	for name, lie := range map[string]func(*system.Seen){
@@ -159,7 +159,7 @@ func TestEdgeReportsItselfAlone(t *testing.T) {
 	} {
 		s := seen
 		lie(&s)
-		if err := c.Report(t.Context(), &s, lease); !errors.Is(err, control.ErrDenied) {
+		if _, err := c.Report(t.Context(), nil, &s, lease); !errors.Is(err, control.ErrDenied) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
