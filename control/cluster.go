@@ -21,7 +21,7 @@ const (
 	PrefixPlan   = "plan/"
 	PrefixSeen   = "seen/"
 	PrefixFollow = "follow/" // which plan a node follows, beside its report: all nodes hear reports, and this only who asks how far a change has come
-	PrefixData   = "data/" // who holds which data
+	PrefixData   = "data/"   // who holds which data
 	PrefixEvent  = "event/"
 
 	PrefixCertificate = "certificate/" // what the doors speak TLS with, sealed

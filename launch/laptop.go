@@ -59,7 +59,8 @@ type laptop struct {
 }
 
 const (
-	nodesWithin  = 10 * time.Second        // that nodes may take to say that they are there
+	nodesWithin  = 10 * time.Second        // that a node may take to say that it is there
+	nodeWithin   = 100 * time.Millisecond  // more for each other one that starts at once
 	emptyWithin  = 15 * time.Second        // that instances may take to end before their nodes are ended
 	wantWithin   = 30 * time.Second        // that control may take to hear what is wanted
 	againWithin  = stopGrace + nodesWithin // that a node may take to end and to come again
@@ -289,9 +290,10 @@ func (l *laptop) want(ctx context.Context, sys *system.System) error {
 }
 
 // awaitNodes returns when every node of the system is seen: what is placed before that is placed on too
-// few. A node that does not come within nodesWithin is done without.
+// few. A node that does not come in time is done without.
 func (l *laptop) awaitNodes(ctx context.Context, sys *system.System) error {
-	late := time.After(nodesWithin)
+	within := nodesWithin + time.Duration(len(l.nodes.list(sys)))*nodeWithin
+	late := time.After(within)
 	for {
 		changed := l.news.wait()
 		v, _ := l.look()
@@ -311,7 +313,7 @@ func (l *laptop) awaitNodes(ctx context.Context, sys *system.System) error {
 				l.opt.Log.Warn("placed without nodes that do not answer", "node", missing[0].id)
 				return nil
 			}
-			return l.silent(missing[0].id)
+			return l.silent(missing[0].id, within)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -334,11 +336,11 @@ func (l *laptop) unborn(id system.NodeID) error {
 }
 
 // silent is the error of nodes none of which said that it is there.
-func (l *laptop) silent(first system.NodeID) error {
+func (l *laptop) silent(first system.NodeID, within time.Duration) error {
 	if err := l.unborn(first); err != nil {
 		return err
 	}
-	return &system.Hint{Err: fmt.Errorf("no node answered within %s", nodesWithin), Next: "cat " + l.opt.Folder.Log(string(first))}
+	return &system.Hint{Err: fmt.Errorf("no node answered within %s", within), Next: "cat " + l.opt.Folder.Log(string(first))}
 }
 
 // Nodes implements [admin.Machines].

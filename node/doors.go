@@ -245,7 +245,7 @@ func (ds *doors) answer(ctx context.Context, ln net.Listener, d *door) error {
 	case what.service != "":
 		h = n.l7.Door(what.service)
 	default:
-		h = n.shelf.Front(n.l7.Web(), n.redirect)
+		h = n.shelf.Front(n.l7.Web(), n.redirect, func(peer string) bool { return n.table.Load().Trusts(peer) })
 	}
 	if what.secure {
 		return n.l7.ServeTLS(ctx, ln, n.waits(d, h))

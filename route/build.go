@@ -33,6 +33,9 @@ func Build(plan *system.Plan, seen []system.Seen, self system.NodeID) *Table {
 		return t
 	}
 	t.Generation = plan.Generation
+	if plan.Web != nil {
+		t.Trust = plan.Web.Trust
+	}
 	for i := range plan.Services {
 		d := &plan.Services[i]
 		t.Services[d.Service.Name] = service(plan, d, nodes, self)

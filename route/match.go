@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -88,6 +89,37 @@ func (w Web) String() string {
 		return w.Host + w.Path + "*"
 	}
 	return w.Host + w.Path
+}
+
+// Trusts says whether what a connection's peer says of who the client is counts. A peer without an address has one that we do not know.
+func (t *Table) Trusts(peer string) bool {
+	if Loopback(peer) {
+		return true
+	}
+	addr, err := netip.ParseAddr(peer)
+	return err == nil && slices.ContainsFunc(t.Trust, func(p netip.Prefix) bool { return p.Contains(addr.Unmap().WithZone("")) })
+}
+
+// Client is who a request is from: the nearest one that is no trusted proxy, of the peer and of those that forwarded, which is what all lines of X-Forwarded-For say, names beside it,
+// the nearest last. If all are trusted it is the farthest.
+func (t *Table) Client(peer string, forwarded []string) string {
+	var hops []string
+	for _, line := range forwarded {
+		for hop := range strings.SplitSeq(line, ",") {
+			hops = append(hops, strings.TrimSpace(hop))
+		}
+	}
+	for ; len(hops) > 0 && t.Trusts(peer); hops = hops[:len(hops)-1] {
+		next := hops[len(hops)-1]
+		if at, err := netip.ParseAddrPort(next); err == nil { // some say the port, too
+			next = at.Addr().String()
+		}
+		if _, err := netip.ParseAddr(strings.Trim(next, "[]")); err != nil {
+			break // no address
+		}
+		peer = strings.Trim(next, "[]")
+	}
+	return peer
 }
 
 // Loopback says whether a host without port is a loopback name or address (RFC 6761 §6.3).

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -23,6 +24,7 @@ type Table struct {
 	Services   map[system.ServiceName]*Service
 	Web        []Web           // the most specific first: host before none, exact before prefix, longer before shorter
 	Nodes      []system.NodeID // alive: those that are seen, and Self; sorted
+	Trust      []netip.Prefix  // proxies in front, beside those on this machine
 }
 
 // Service is one service as a node's doors see it.

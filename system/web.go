@@ -14,8 +14,10 @@ type Web struct {
 	// Redirect sends who comes without TLS to HTTPS.
 	Redirect     bool   `json:"redirect,omitempty"`
 	Certificates []Pair `json:"certificates,omitempty"`
-	ACME         *ACME  `json:"acme,omitempty"` // nil: names without a pair have a certificate of the system's own authority
-	Pos          Pos    `json:"pos"`
+	// Trust are the addresses of proxies in front, whose word of who the client is counts; what runs on this machine always is one.
+	Trust []netip.Prefix `json:"trust,omitempty"`
+	ACME  *ACME          `json:"acme,omitempty"` // nil: names without a pair have a certificate of the system's own authority
+	Pos   Pos            `json:"pos"`
 }
 
 // Pair is a certificate with its chain, and its key, in PEM.

@@ -19,6 +19,7 @@ import (
 	"servent/control"
 	"servent/control/memory"
 	"servent/identity"
+	"servent/route"
 	"servent/system"
 )
 
@@ -233,7 +234,7 @@ func TestFront(t *testing.T) {
 	}
 	shelf.Set(nil, []system.Challenge{{Host: "a.example.org", Token: "tok", Answer: "tok.thumb"}})
 	port := ""
-	h := shelf.Front(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("through")) }), func() (string, bool) { return port, port != "" })
+	h := shelf.Front(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("through")) }), func() (string, bool) { return port, port != "" }, route.Loopback)
 	for _, tt := range []struct {
 		port, url, from, proto string
 		tls                    bool
@@ -318,7 +319,7 @@ func FuzzShelf(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string, text []byte, token string) {
 		shelf.Set([]system.Certified{{Name: name, Sealed: text}, {Name: name, Sealed: shelf.box.seal(name, text)}}, []system.Challenge{{Host: name, Token: token, Answer: token}, {Host: name, Sealed: shelf.box.seal(challengePlace(name), text)}})
 		_, _ = shelf.pick(&tls.ClientHelloInfo{ServerName: name, SupportedProtos: []string{token}, Conn: nowhere{}})
-		shelf.Front(http.NotFoundHandler(), func() (string, bool) { return "443", true }).ServeHTTP(httptest.NewRecorder(), (&http.Request{Host: name, URL: httptest.NewRequest("GET", "/", nil).URL, Header: http.Header{}, RemoteAddr: token}).WithContext(context.Background()))
+		shelf.Front(http.NotFoundHandler(), func() (string, bool) { return "443", true }, route.Loopback).ServeHTTP(httptest.NewRecorder(), (&http.Request{Host: name, URL: httptest.NewRequest("GET", "/", nil).URL, Header: http.Header{}, RemoteAddr: token}).WithContext(context.Background()))
 	})
 }
 

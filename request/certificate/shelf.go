@@ -14,7 +14,6 @@ import (
 	"golang.org/x/crypto/acme"
 
 	"servent/identity"
-	"servent/route"
 	"servent/system"
 )
 
@@ -128,8 +127,9 @@ func (s *Shelf) pick(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return now.certs[len(now.certs)-1], nil
 }
 
-// Front stands before the web door: it answers authorities, and sends who comes without TLS to port if redirect says so.
-func (s *Shelf) Front(h http.Handler, redirect func() (port string, ok bool)) http.Handler {
+// Front stands before the web door: it answers authorities, and sends who comes without TLS to port if redirect says so, unless a proxy that is
+// trusted says that its client came by TLS.
+func (s *Shelf) Front(h http.Handler, redirect func() (port string, ok bool), trusts func(peer string) bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS != nil {
 			h.ServeHTTP(w, r)
@@ -142,7 +142,7 @@ func (s *Shelf) Front(h http.Handler, redirect func() (port string, ok bool)) ht
 				return
 			}
 		}
-		if port, ok := redirect(); ok && !behindTLS(r) {
+		if port, ok := redirect(); ok && !behindTLS(r, trusts) {
 			host := r.Host
 			if h, _, err := net.SplitHostPort(host); err == nil {
 				host = h
@@ -161,8 +161,8 @@ func (s *Shelf) Front(h http.Handler, redirect func() (port string, ok bool)) ht
 	})
 }
 
-// behindTLS says that a proxy on this machine says that its client came by TLS.
-func behindTLS(r *http.Request) bool {
+// behindTLS says that a trusted proxy says that its client came by TLS.
+func behindTLS(r *http.Request, trusts func(string) bool) bool {
 	client, _, _ := net.SplitHostPort(r.RemoteAddr)
-	return route.Loopback(client) && r.Header.Get("X-Forwarded-Proto") == "https"
+	return trusts(client) && r.Header.Get("X-Forwarded-Proto") == "https"
 }

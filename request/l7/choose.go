@@ -74,7 +74,7 @@ func (x *exchange) stays(to route.Target, avoid func(route.Instance) bool) (rout
 			return route.Stick(to.Among, key, avoid)
 		}
 	case "source":
-		return route.Stick(to.Among, route.Key(source(x.in)), avoid)
+		return route.Stick(to.Among, route.Key(x.source()), avoid)
 	}
 	return route.Instance{}, false
 }
@@ -87,16 +87,16 @@ func (x *exchange) hashed(to route.Target) route.Key {
 	if key, err := x.key(to.Key); err == nil {
 		return key
 	}
-	return route.Key(source(x.in))
+	return route.Key(x.source())
 }
 
-// source is the host that a request comes from.
-func source(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+// source is the host of the client that a request is from.
+func (x *exchange) source() string {
+	host, _, err := net.SplitHostPort(x.in.RemoteAddr)
 	if err != nil {
-		return r.RemoteAddr
+		host = x.in.RemoteAddr
 	}
-	return host
+	return x.s.o.Table().Client(host, x.in.Header["X-Forwarded-For"])
 }
 
 func (s *Switch) pick(t *route.Table, to route.Target, key route.Key, avoid func(route.Instance) bool) (route.Instance, bool) {

@@ -112,7 +112,7 @@ func (b *stream) end(w http.ResponseWriter) {
 }
 
 func (s *Switch) exchange(w http.ResponseWriter, r *http.Request, entry bool) *exchange {
-	return &exchange{s: s, w: w, in: r, entry: entry, start: time.Now(), header: onward(r, entry)}
+	return &exchange{s: s, w: w, in: r, entry: entry, start: time.Now(), header: onward(r, entry, s.o.Table().Trusts)}
 }
 
 // body makes the request's body ready: read, or to be streamed while the answer may already come. Every

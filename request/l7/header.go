@@ -48,8 +48,8 @@ func endToEnd(h http.Header) {
 }
 
 // onward returns the headers of a request as the next hop gets them. On entry it says where the request
-// came from; what was said before is believed from this machine alone, where another proxy may stand.
-func onward(r *http.Request, entry bool) http.Header {
+// came from; what was said before is believed from trusted proxies alone.
+func onward(r *http.Request, entry bool, trusts func(string) bool) http.Header {
 	h := maps.Clone(r.Header) // its values are nobody's to change
 	protocol := upgrade(r.Header)
 	trailers := httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers")
@@ -62,18 +62,18 @@ func onward(r *http.Request, entry bool) http.Header {
 		h.Set("Upgrade", protocol)
 	}
 	if entry {
-		from(h, r)
+		from(h, r, trusts)
 	}
 	return h
 }
 
 // from sets X-Forwarded-For, -Host, -Proto and Forwarded (RFC 7239).
-func from(h http.Header, r *http.Request) {
+func from(h http.Header, r *http.Request, trusts func(string) bool) {
 	client, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		client = r.RemoteAddr
 	}
-	if !route.Loopback(client) {
+	if !trusts(client) {
 		for _, name := range forwarded {
 			delete(h, name)
 		}

@@ -61,7 +61,7 @@ func (x *exchange) key(rule route.KeyRule) (route.Key, error) {
 	if rule.Body() && x.stream != nil {
 		return "", fmt.Errorf("%w: a body of unknown length or above %d bytes is not read for it", route.ErrNoKey, replay)
 	}
-	return rule.Find(x.in, x.small, source(x.in))
+	return rule.Find(x.in, x.small, x.source())
 }
 
 // noKey answers a request whose key is not where it should be.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -93,14 +94,16 @@ func TestHeaders(t *testing.T) {
 }
 
 func TestForwardedIsNotBelievedFromOutside(t *testing.T) {
+	trusts := (&route.Table{Trust: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}).Trusts
 	for _, tt := range []struct{ remote, want, node string }{
+		{"198.51.100.9:99", "192.0.2.7, 198.51.100.9", "198.51.100.9"},
 		{"203.0.113.5:99", "203.0.113.5", "203.0.113.5"},
 		{"[2001:db8::1]:99", "2001:db8::1", `"[2001:db8::1]"`},
 		{"127.0.0.1:99", "192.0.2.7, 127.0.0.1", "127.0.0.1"},
 		{"@", "@", "unknown"},
 	} {
 		r := &http.Request{RemoteAddr: tt.remote, Host: `a"b`, Header: http.Header{"X-Forwarded-For": {"192.0.2.7"}, "Forwarded": {"for=x"}}}
-		h := onward(r, true)
+		h := onward(r, true, trusts)
 		if got := h.Get("X-Forwarded-For"); got != tt.want {
 			t.Errorf("from %s: X-Forwarded-For %q, want %q", tt.remote, got, tt.want)
 		}

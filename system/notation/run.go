@@ -99,6 +99,19 @@ func Listen(s string) (string, error) {
 	return at.String(), nil
 }
 
+// Network reads an IP address, or all that begin like it, as 10.0.0.0/8.
+func Network(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Masked() != p {
+		return netip.Prefix{}, wrong("an address like 192.0.2.7, or a network like 10.0.0.0/8", s)
+	}
+	return p, nil
+}
+
 // Published reads a published port, or a range of which it returns the first; "" and 0 leave the
 // choice to us and return 0.
 func Published(s string) (int, error) {

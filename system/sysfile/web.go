@@ -22,6 +22,9 @@ func web(v value) *system.Web {
 		pos := v.f.pos(c.at)
 		w.Certificates = append(w.Certificates, system.Pair{Chain: absolute(v.f.home, c.key("cert").text()), Key: absolute(v.f.home, c.key("key").text()), Pos: pos})
 	}
+	for _, t := range v.key("trust").items() {
+		w.Trust = append(w.Trust, read(t, notation.Network))
+	}
 	if a := v.key("acme"); a.given() {
 		w.ACME = &system.ACME{Directory: a.key("directory").text(), Email: a.key("email").text(), Pos: v.f.keyPos(a.at)}
 		if w.ACME.Directory == "" {

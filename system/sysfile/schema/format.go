@@ -29,6 +29,7 @@ var formats = map[string]func(string) error{
 	"servent-keys":        check(notation.Keys),
 	"servent-line":        check(notation.CommandLine),
 	"servent-listen":      check(notation.Listen),
+	"servent-network":     check(notation.Network),
 	"servent-name":        check(notation.Text),
 	"servent-open":        check(notation.Arrivals),
 	"servent-origin":      check(notation.Origin),
