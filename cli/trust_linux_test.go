@@ -47,6 +47,8 @@ x-servent:
 	text := "defaults\n mode http\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n option forwardfor\n"
 	for _, port := range []string{"8080", "8081"} {
 		text += fmt.Sprintf("listen p%s\n bind %s:%s\n server a %s:%s\n", port, proxy.host, port, a.host, port)
+		text += fmt.Sprintf("listen one%s\n bind %s:1%s\n server a %s:%s send-proxy\n", port, proxy.host, port, a.host, port)
+		text += fmt.Sprintf("listen two%s\n bind %s:2%s\n server a %s:%s send-proxy-v2\n", port, proxy.host, port, a.host, port)
 	}
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -78,12 +80,16 @@ x-servent:
 			t.Errorf("port %s, forged: %q, want the client, %s", port, got, client.host)
 		}
 	}
-	a.write("compose.yaml", file(fmt.Sprintf(", trust: [%s, 10.99.0.0/16]", proxy.host)))
-	before := a.state().Generation
-	if out, err := a.run("up"); err != nil {
-		t.Fatalf("up with trust: %v\n%s", err, out)
+	edited := func() {
+		t.Helper()
+		before := a.state().Generation
+		if out, err := a.run("up"); err != nil {
+			t.Fatalf("up: %v\n%s", err, out)
+		}
+		a.until("the plan has it", time.Minute, func(s admin.State) bool { return s.Settled && s.Generation > before })
 	}
-	a.until("the plan has it", time.Minute, func(s admin.State) bool { return s.Settled && s.Generation > before })
+	a.write("compose.yaml", file(fmt.Sprintf(", trust: [%s, 10.99.0.0/16]", proxy.host)))
+	edited()
 	for _, port := range []string{"8080", "8081"} {
 		if got, want := ask(proxy.host, port), client.host+", "+proxy.host; got != want {
 			t.Errorf("port %s, through the proxy that is named: %q, want %q", port, got, want)
@@ -93,6 +99,26 @@ x-servent:
 		}
 		if got, want := ask(proxy.host, port, forged...), client.host+", "+proxy.host; !strings.HasSuffix(got, want) {
 			t.Errorf("port %s, forged before the proxy: %q, want that it ends in %q", port, got, want)
+		}
+	}
+	a.write("compose.yaml", file(fmt.Sprintf(", proxy: true, trust: [%s]", proxy.host)))
+	edited()
+	for _, port := range []string{"8080", "8081"} {
+		for _, version := range []string{"1", "2"} {
+			if got := ask(proxy.host, version+port, forged...); got != client.host {
+				t.Errorf("port %s, by the PROXY protocol, version %s: %q, want the client, %s", port, version, got, client.host)
+			}
+		}
+		if got := ask(a.host, port); got != client.host {
+			t.Errorf("port %s, beside the proxy: %q, want the client, %s", port, got, client.host)
+		}
+		out, err := exec.Command("ip", "netns", "exec", client.ns, "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-m", "15", "http://"+proxy.host+":"+port+"/").Output()
+		if code := string(out); err != nil || code != "502" && code != "503" {
+			t.Errorf("port %s, a proxy that does not say who its client is: %s, %v; want it refused", port, code, err)
+		}
+		out, err = exec.Command("ip", "netns", "exec", client.ns, "curl", "-sS", "--haproxy-protocol", "-o", "/dev/null", "-w", "%{http_code}", "-m", "15", "http://"+a.host+":"+port+"/").Output()
+		if code := string(out); code != "400" {
+			t.Errorf("port %s, a client that says it is another: %s, %v; want 400", port, code, err)
 		}
 	}
 }

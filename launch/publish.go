@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -51,8 +52,9 @@ type publisher struct {
 // published is one open port. Whose it is may change while it is open.
 type published struct {
 	ln      net.Listener
-	service atomic.Value // system.ServiceName; empty: the web door
-	secure  atomic.Bool  // by TLS alone
+	service atomic.Value                   // system.ServiceName; empty: the web door
+	secure  atomic.Bool                    // by TLS alone
+	proxies atomic.Pointer[[]netip.Prefix] // whose connections begin with a header of the PROXY protocol
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
@@ -171,6 +173,7 @@ func (p *publisher) Set(sys *system.System) (err error) {
 	for key, f := range next {
 		f.service.Store(whose[key].service)
 		f.secure.Store(whose[key].secure())
+		f.proxies.Store(new(sys.Web.Proxies()))
 	}
 	if p.names != nil {
 		if err := p.names.Set(sys); err != nil {
@@ -331,16 +334,27 @@ func (p *publisher) serve(f *published) {
 			}
 			wg.Go(func() {
 				defer func() { <-room }()
-				p.pass(ctx, conn.(*net.TCPConn), f)
+				p.welcome(ctx, conn.(*net.TCPConn), f)
 			})
 		}
 	}()
 }
 
-// pass joins a client with a door.
-func (p *publisher) pass(ctx context.Context, client *net.TCPConn, f *published) {
-	defer client.Close()
-	defer context.AfterFunc(ctx, func() { client.Close() })()
+// welcome passes on a connection of a client, or of a proxy that says who it is.
+func (p *publisher) welcome(ctx context.Context, conn *net.TCPConn, f *published) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	who, err := proxy.Hear(conn, *f.proxies.Load())
+	if err != nil {
+		p.log.Warn("a proxy does not say who its client is", "from", conn.RemoteAddr(), "err", err)
+		_ = conn.SetLinger(0)
+		return
+	}
+	p.pass(ctx, conn, who, f)
+}
+
+// pass joins a client with a door; who says where it is from.
+func (p *publisher) pass(ctx context.Context, client *net.TCPConn, who net.Conn, f *published) {
 	var first []byte
 	if f.secure.Load() {
 		if first = l7.Handshake(client); first == nil {
@@ -357,7 +371,7 @@ func (p *publisher) pass(ctx context.Context, client *net.TCPConn, f *published)
 	defer door.Close()
 	defer context.AfterFunc(ctx, func() { door.Close() })()
 	if p.inlet != nil {
-		from, to := client.RemoteAddr().(*net.TCPAddr).AddrPort(), client.LocalAddr().(*net.TCPAddr).AddrPort()
+		from, to := who.RemoteAddr().(*net.TCPAddr).AddrPort(), who.LocalAddr().(*net.TCPAddr).AddrPort()
 		first = append(p.key.Append(nil, proxy.Header{Client: from, Door: to, Service: string(service)}), first...)
 	}
 	if _, err := door.Write(first); err != nil {

@@ -6,12 +6,14 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"servent/identity"
+	"servent/request/proxy"
 	"servent/route"
 	"servent/system"
 )
@@ -42,6 +44,7 @@ type opening struct {
 	names    bool // of the name server
 	secure   bool // by TLS alone
 	passed   bool // what published ports pass on
+	heard    bool // proxies that the plan names say who their clients are
 }
 
 // webPort is where a machine that joined a fleet has the web door for its own users, if the file does not say.
@@ -53,18 +56,19 @@ func published(p *system.Plan) map[string]opening {
 	if p == nil {
 		return out
 	}
+	heard := len(p.Web.Proxies()) > 0
 	for i := range p.Services {
 		s := &p.Services[i].Service
 		if len(s.Routes) > 0 {
 			web := cmp.Or(p.Web, &system.Web{})
-			out[cmp.Or(web.HTTP, net.JoinHostPort("127.0.0.1", strconv.Itoa(webPort)))] = opening{by: system.ByRequest}
+			out[cmp.Or(web.HTTP, net.JoinHostPort("127.0.0.1", strconv.Itoa(webPort)))] = opening{by: system.ByRequest, heard: heard}
 			if web.HTTPS != "" {
-				out[web.HTTPS] = opening{by: system.ByRequest, secure: true}
+				out[web.HTTPS] = opening{by: system.ByRequest, secure: true, heard: heard}
 			}
 		}
 		for _, port := range s.Ports {
 			if port.Published > 0 {
-				out[net.JoinHostPort(cmp.Or(port.Host, "127.0.0.1"), strconv.Itoa(port.Published))] = opening{service: s.Name, by: s.Switch.By, secure: port.TLS()}
+				out[net.JoinHostPort(cmp.Or(port.Host, "127.0.0.1"), strconv.Itoa(port.Published))] = opening{service: s.Name, by: s.Switch.By, secure: port.TLS(), heard: heard}
 			}
 		}
 	}
@@ -159,7 +163,7 @@ func (ds *doors) set(ctx context.Context, p *system.Plan) {
 	if ds.node.boot.Inlet > 0 {
 		maps.Copy(want, inlets(p))
 	}
-	if b := &ds.node.boot; !b.Emulated && b.Role == identity.Node {
+	if b := &ds.node.boot; !b.Emulated && (b.Role == identity.Node || b.Joined && b.Role == identity.Server) { // the first machine's are held by who started it
 		maps.Copy(want, published(p))
 	} else if b.Emulated {
 		maps.Copy(want, named(p, b.Host))
@@ -201,6 +205,9 @@ func (ds *doors) serve(ctx context.Context, addr string, d *door) {
 			err = ds.answer(ctx, ds.node.inlet.Door(string(what.service), passedTo(addr)), d)
 		} else if ln, err = new(net.ListenConfig).Listen(ctx, "tcp", addr); err == nil {
 			wait, told = 20*time.Millisecond, false
+			if what.heard {
+				ln = proxy.Behind(ln, ds.node.proxies)
+			}
 			err = ds.answer(ctx, ln, d)
 		}
 		if ctx.Err() != nil {
@@ -251,6 +258,14 @@ func (ds *doors) answer(ctx context.Context, ln net.Listener, d *door) error {
 		return n.l7.ServeTLS(ctx, ln, n.waits(d, h))
 	}
 	return n.l7.Serve(ctx, ln, n.waits(d, h))
+}
+
+// proxies are those whose connections begin with a header of the PROXY protocol, by the plan.
+func (n *Node) proxies() []netip.Prefix {
+	if p := n.view.Load().Plan; p != nil {
+		return p.Web.Proxies()
+	}
+	return nil
 }
 
 // redirect is the port that the plan sends those to who come to the web door without TLS.

@@ -16,8 +16,18 @@ type Web struct {
 	Certificates []Pair `json:"certificates,omitempty"`
 	// Trust are the addresses of proxies in front, whose word of who the client is counts; what runs on this machine always is one.
 	Trust []netip.Prefix `json:"trust,omitempty"`
-	ACME  *ACME          `json:"acme,omitempty"` // nil: names without a pair have a certificate of the system's own authority
-	Pos   Pos            `json:"pos"`
+	// Proxy says that these begin each connection with a header of the PROXY protocol.
+	Proxy bool  `json:"proxy,omitempty"`
+	ACME  *ACME `json:"acme,omitempty"` // nil: names without a pair have a certificate of the system's own authority
+	Pos   Pos   `json:"pos"`
+}
+
+// Proxies are those whose connections begin with a header of the PROXY protocol.
+func (w *Web) Proxies() []netip.Prefix {
+	if w == nil || !w.Proxy {
+		return nil
+	}
+	return w.Trust
 }
 
 // Pair is a certificate with its chain, and its key, in PEM.

@@ -137,6 +137,7 @@ var topSamples = map[string]string{
 	"web.http":                 "{web: {http: 8080}}",
 	"web.https":                "{web: {https: 0.0.0.0:443}}",
 	"web.redirect":             "{web: {https: 8443, redirect: true}}",
+	"web.proxy":                "{web: {trust: [192.0.2.7], proxy: true}}",
 	"web.trust":                "{web: {trust: [10.0.0.0/8, 192.0.2.7]}}",
 	"web.certificates":         "{web: {https: 8443, certificates: [{cert: shop.pem, key: shop.key}]}}",
 	"web.acme":                 "{web: {https: 8443, acme: {}}}",

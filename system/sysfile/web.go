@@ -16,6 +16,7 @@ func web(v value) *system.Web {
 		HTTP:     read(v.key("http"), notation.Listen),
 		HTTPS:    read(v.key("https"), notation.Listen),
 		Redirect: read(v.key("redirect"), notation.Truth),
+		Proxy:    read(v.key("proxy"), notation.Truth),
 		Pos:      v.f.keyPos(v.at),
 	}
 	for _, c := range v.key("certificates").items() {
@@ -49,6 +50,9 @@ func (f *file) secured(s *system.System) {
 	}
 	if w.Redirect && w.HTTPS == "" {
 		bad("redirect", "there is no https to send anybody to")
+	}
+	if w.Proxy && len(w.Trust) == 0 {
+		bad("proxy", "say whose headers count: trust names the proxies")
 	}
 	if w.HTTP != "" && w.HTTPS != "" && port(w.HTTP).Clashes(port(w.HTTPS)) {
 		bad("https", "http is at %s already", w.HTTP)

@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ErrUnsaid says that a connection does not begin with a header of the PROXY protocol.
+var ErrUnsaid = errors.New("no header of the PROXY protocol")
+
+const (
+	local     = 0x20    // version 2, command LOCAL
+	unspec    = 0x00    // of neither family
+	longest   = 107     // bytes of a header of version 1, with its end (§2.1)
+	mostSaid  = 4 << 10 // bytes after the first 16 of version 2: addresses, and what a proxy says beside them
+	saidFirst = 12      // bytes that tell the versions apart; no header is shorter
+)
+
+// Said reads the header of the PROXY protocol, version 1 or 2, that a proxy in front begins a connection with, and no byte more. The client is not valid when the proxy speaks
+// for itself, as to ask whether anybody is there.
+func Said(r io.Reader) (client, door netip.AddrPort, err error) {
+	b := make([]byte, saidFirst, 256)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return client, door, fmt.Errorf("%w: %w", ErrUnsaid, err)
+	}
+	switch {
+	case string(b) == signature:
+		return said2(r, b)
+	case bytes.HasPrefix(b, []byte("PROXY ")):
+		return said1(r, b)
+	}
+	return client, door, ErrUnsaid
+}
+
+// said1 reads the rest of a line like "PROXY TCP4 192.0.2.7 198.51.100.1 51111 443\r\n", one byte at a time: what follows is the client's.
+func said1(r io.Reader, b []byte) (client, door netip.AddrPort, err error) {
+	for one := make([]byte, 1); b[len(b)-1] != '\n'; b = append(b, one[0]) {
+		if len(b) == longest {
+			return client, door, ErrUnsaid
+		}
+		if _, err := io.ReadFull(r, one); err != nil {
+			return client, door, fmt.Errorf("%w: %w", ErrUnsaid, err)
+		}
+	}
+	line, ok := strings.CutSuffix(string(b), "\r\n")
+	words := strings.Split(line, " ")
+	if !ok || len(words) < 2 {
+		return client, door, ErrUnsaid
+	}
+	if words[1] == "UNKNOWN" {
+		return client, door, nil
+	}
+	if len(words) != 6 || words[1] != "TCP4" && words[1] != "TCP6" {
+		return client, door, ErrUnsaid
+	}
+	parse := func(host, port string) (netip.AddrPort, error) {
+		a, err := netip.ParseAddr(host)
+		if err != nil || a.Is4() != (words[1] == "TCP4") || a.Zone() != "" || port != "0" && strings.HasPrefix(port, "0") {
+			return netip.AddrPort{}, ErrUnsaid
+		}
+		p, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
+		if err != nil {
+			return p, ErrUnsaid
+		}
+		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port()), nil
+	}
+	if client, err = parse(words[2], words[4]); err == nil {
+		door, err = parse(words[3], words[5])
+	}
+	if err != nil {
+		return netip.AddrPort{}, netip.AddrPort{}, err
+	}
+	return client, door, nil
+}
+
+// said2 reads the rest of a binary header. What a proxy says beside the addresses is passed over.
+func said2(r io.Reader, b []byte) (client, door netip.AddrPort, err error) {
+	b = append(b, make([]byte, 4)...)
+	if _, err := io.ReadFull(r, b[saidFirst:]); err != nil {
+		return client, door, fmt.Errorf("%w: %w", ErrUnsaid, err)
+	}
+	n := int(binary.BigEndian.Uint16(b[14:]))
+	if n > mostSaid || b[12] != local && b[12] != proxied {
+		return client, door, ErrUnsaid
+	}
+	rest := make([]byte, n)
+	if _, err := io.ReadFull(r, rest); err != nil {
+		return client, door, fmt.Errorf("%w: %w", ErrUnsaid, err)
+	}
+	size := map[byte]int{inet: 4, inet6: 16}[b[13]]
+	switch {
+	case b[12] == local, b[13] == unspec:
+		return client, door, nil
+	case size == 0, n < 2*size+4:
+		return client, door, ErrUnsaid
+	}
+	from, _ := netip.AddrFromSlice(rest[:size])
+	to, _ := netip.AddrFromSlice(rest[size : 2*size])
+	ports := rest[2*size:]
+	return netip.AddrPortFrom(from.Unmap(), binary.BigEndian.Uint16(ports)), netip.AddrPortFrom(to.Unmap(), binary.BigEndian.Uint16(ports[2:])), nil
+}
+
+// Hear makes a connection one from whom the proxy says that it is, if it is from one of these proxies; any other is what it is. The error is [ErrUnsaid]: such a connection says nothing
+// that can be believed.
+func Hear(c *net.TCPConn, proxies []netip.Prefix) (net.Conn, error) {
+	peer := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	if !slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(peer) }) {
+		return c, nil
+	}
+	_ = c.SetReadDeadline(time.Now().Add(headerWithin))
+	client, door, err := Said(c)
+	if err != nil {
+		return nil, err
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	if !client.IsValid() {
+		return c, nil
+	}
+	return &Conn{c, Header{Client: client, Door: door}}, nil
+}
+
+// Behind is a listener whose connections are those of ln, from whom these proxies say that they are. It owns ln.
+func Behind(ln net.Listener, proxies func() []netip.Prefix) net.Listener {
+	b := &behind{Listener: ln, conns: make(chan net.Conn, pending), closed: make(chan struct{})}
+	go b.run(proxies) // ends with ln
+	return b
+}
+
+type behind struct {
+	net.Listener
+	conns  chan net.Conn
+	closed chan struct{} // ln is
+	err    error         // of ln, once it is closed
+	all    sync.WaitGroup
+}
+
+// Accept implements [net.Listener].
+func (b *behind) Accept() (net.Conn, error) {
+	select {
+	case c := <-b.conns:
+		return c, nil
+	case <-b.closed:
+		return nil, b.err
+	}
+}
+
+func (b *behind) run(proxies func() []netip.Prefix) {
+	room := make(chan struct{}, mostUnread)
+	for {
+		room <- struct{}{}
+		c, err := b.Listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			b.err = err
+			close(b.closed)
+			b.all.Wait()
+			for len(b.conns) > 0 { // nobody will take them
+				(<-b.conns).Close()
+			}
+			return
+		}
+		if err != nil { // out of files, say: some come back
+			<-room
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		b.all.Go(func() {
+			defer func() { <-room }()
+			heard, err := Hear(c.(*net.TCPConn), proxies())
+			if err != nil {
+				c.Close()
+				return
+			}
+			select {
+			case b.conns <- heard:
+			case <-b.closed:
+				c.Close()
+			}
+		})
+	}
+}
