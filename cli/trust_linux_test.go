@@ -122,3 +122,43 @@ x-servent:
 		}
 	}
 }
+
+const knowing = `cat > nginx.conf <<END
+daemon off; master_process off; pid nginx.pid; error_log stderr;
+events {}
+http {
+  access_log off; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+  server { listen $HOST:$PORT proxy_protocol; location / { return 200 "\$proxy_protocol_addr"; } }
+}
+END
+exec nginx -p . -c nginx.conf
+`
+
+// TestProgramLearnsItsClient: nginx, as the user's program behind a door by connection, learns the client by the PROXY protocol, on this node and through a tunnel.
+func TestProgramLearnsItsClient(t *testing.T) {
+	have(t, "nginx", "curl")
+	ms := fleetOf(t, 2)
+	a, client := ms[0], ms[1]
+	a.write("run.sh", knowing)
+	t.Cleanup(a.end)
+	for _, version := range []string{"v1", "v2"} {
+		a.write("compose.yaml", fmt.Sprintf(`
+name: who
+services:
+  app:
+    ports: ["0.0.0.0:8090:8090"]
+    x-servent: {process: [sh, run.sh], architecture: replicated, scale: {min: 2}, switch: {by: connection, proxy: %s, policy: roundrobin}}
+x-servent: {nodes: {node: {count: 2}}}
+`, version))
+		if out, err := a.run("up", "-d"); err != nil {
+			t.Fatalf("up: %v\n%s\n%s", err, out, a.logs())
+		}
+		for range 6 { // both instances, from both nodes
+			out, err := exec.Command("ip", "netns", "exec", client.ns, "curl", "-sS", "--fail", "-m", "15", "--retry", "20", "--retry-delay", "1", "--retry-connrefused", "http://"+a.host+":8090/").Output()
+			if err != nil || string(out) != client.host {
+				t.Errorf("%s: nginx says %q, %v; want the client, %s\n%s", version, out, err, client.host, a.logs())
+			}
+		}
+		a.end()
+	}
+}

@@ -12,6 +12,7 @@ type Target struct {
 	Policy  string
 	Sticky  string // none or empty, cookie, key, source
 	Model   string // of the door: see [ModelOne]
+	Proxy   string // what connections to an instance begin with: none or empty, v1, v2
 	Among   []Instance
 	Leaving []Instance // only for clients that stay with one of them
 	Coming  bool       // one is planned that is not ready yet
@@ -36,7 +37,7 @@ func (t *Table) Door(name system.ServiceName) Target {
 			among = svc.Instances
 		}
 	}
-	return Target{Service: name, Policy: svc.Switch.Policy, Sticky: svc.Switch.Sticky, Model: svc.Switch.Model, Among: among, Leaving: svc.Leaving,
+	return Target{Service: name, Policy: svc.Switch.Policy, Sticky: svc.Switch.Sticky, Model: svc.Switch.Model, Proxy: svc.Switch.Proxy, Among: among, Leaving: svc.Leaving,
 		Coming: svc.Coming, Called: svc.Called, Each: svc.Each, Why: svc.Why, Key: svc.Key, Locator: svc.Locator, Once: svc.Once}
 }
 

@@ -195,6 +195,7 @@ type Switch struct {
 	Policy string `json:"policy,omitempty"` // p2c (default), roundrobin, random, leastconn, …
 	Sticky string `json:"sticky,omitempty"` // none (default), cookie, key, source
 	Model  string `json:"model,omitempty"`  // threads (default), fsm, one
+	Proxy  string `json:"proxy,omitempty"`  // none (default), v1, v2: what a connection to an instance begins with
 	// TTL is how long an answer may be kept, by name: whole seconds, 0 means not at all. Set by sysfile.
 	TTL time.Duration `json:"ttl,omitempty"`
 }

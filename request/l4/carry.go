@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"servent/link"
+	"servent/request/proxy"
 	"servent/route"
 )
 
@@ -137,6 +138,12 @@ func (s *Switch) attempt(ctx context.Context, client net.Conn, to route.Target, 
 		}
 		return unreachable, err
 	}
+	if header := said(to, client); header != nil {
+		if _, err := up.Write(header); err != nil {
+			up.Close()
+			return false, err
+		}
+	}
 	joined()
 	took := time.Since(start)
 	s.loads.Answered(in.ID, time.Now(), 0) // how fast it accepts says nothing about how fast it is
@@ -152,6 +159,16 @@ func (s *Switch) attempt(ctx context.Context, client net.Conn, to route.Target, 
 	line.Done(took, broke != nil)
 	s.o.Log.Debug("connection", "service", to.Service, "instance", in.ID, "node", in.Node, "dur", time.Since(start), "err", broke)
 	return false, nil
+}
+
+// said is what a connection to an instance begins with; nil: nothing.
+func said(to route.Target, client net.Conn) []byte {
+	if to.Proxy == "" || to.Proxy == "none" {
+		return nil
+	}
+	from, _ := client.RemoteAddr().(*net.TCPAddr)
+	door, _ := client.LocalAddr().(*net.TCPAddr)
+	return proxy.Say(to.Proxy == "v2", from.AddrPort(), door.AddrPort())
 }
 
 // pass charges for a turn that is sent onward; what it costs is over when it may leave.

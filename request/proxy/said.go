@@ -109,6 +109,30 @@ func said2(r io.Reader, b []byte) (client, door netip.AddrPort, err error) {
 	return netip.AddrPortFrom(from.Unmap(), binary.BigEndian.Uint16(ports)), netip.AddrPortFrom(to.Unmap(), binary.BigEndian.Uint16(ports[2:])), nil
 }
 
+// Say is a header of the PROXY protocol, of version 2 or 1. When an address is not known it says so.
+func Say(second bool, client, door netip.AddrPort) []byte {
+	from, to := client.Addr().Unmap().WithZone(""), door.Addr().Unmap().WithZone("")
+	known, four := client.IsValid() && door.IsValid(), from.Is4() && to.Is4()
+	x, y := from.As16(), to.As16()
+	switch {
+	case !second && !known:
+		return []byte("PROXY UNKNOWN\r\n")
+	case !second && four:
+		return fmt.Appendf(nil, "PROXY TCP4 %s %s %d %d\r\n", from, to, client.Port(), door.Port())
+	case !second:
+		return fmt.Appendf(nil, "PROXY TCP6 %s %s %d %d\r\n", netip.AddrFrom16(x), netip.AddrFrom16(y), client.Port(), door.Port())
+	case !known:
+		return append([]byte(signature), local, unspec, 0, 0)
+	case four:
+		return ports(append(append(append([]byte(signature), proxied, inet, 0, 12), from.AsSlice()...), to.AsSlice()...), client, door)
+	}
+	return ports(append(append(append([]byte(signature), proxied, inet6, 0, 36), x[:]...), y[:]...), client, door)
+}
+
+func ports(b []byte, client, door netip.AddrPort) []byte {
+	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, client.Port()), door.Port())
+}
+
 // Hear makes a connection one from whom the proxy says that it is, if it is from one of these proxies; any other is what it is. The error is [ErrUnsaid]: such a connection says nothing
 // that can be believed.
 func Hear(c *net.TCPConn, proxies []netip.Prefix) (net.Conn, error) {

@@ -83,6 +83,31 @@ func TestSaid(t *testing.T) {
 	}
 }
 
+// TestSay: what is said is heard.
+func TestSay(t *testing.T) {
+	for _, ends := range [][2]string{{"192.0.2.7:51111", "198.51.100.1:443"}, {"[2001:db8::7]:1", "[2001:db8::1]:65535"}, {"192.0.2.7:1", "[2001:db8::1]:2"}, {"[::ffff:192.0.2.7]:1", "198.51.100.1:2"}, {"[fe80::1%eth0]:1", "[fe80::2%eth0]:2"}, {"", "198.51.100.1:2"}} {
+		client, _ := netip.ParseAddrPort(ends[0])
+		door, _ := netip.ParseAddrPort(ends[1])
+		for _, second := range []bool{false, true} {
+			r := bytes.NewReader(append(Say(second, client, door), "after"...))
+			from, to, err := Said(r)
+			rest, _ := io.ReadAll(r)
+			if err != nil || string(rest) != "after" {
+				t.Fatalf("%v, version 2 %v: %v, %q is left", ends, second, err, rest)
+			}
+			if !client.IsValid() {
+				if from.IsValid() {
+					t.Errorf("of an unknown client: %v", from)
+				}
+				continue
+			}
+			if want := client.Addr().Unmap().WithZone(""); from.Addr() != want || from.Port() != client.Port() || to.Port() != door.Port() || to.Addr() != door.Addr().Unmap().WithZone("") {
+				t.Errorf("%v, version 2 %v: heard %v to %v", ends, second, from, to)
+			}
+		}
+	}
+}
+
 func FuzzSaid(f *testing.F) {
 	for _, text := range []string{"PROXY TCP4 192.0.2.7 198.51.100.1 51111 443\r\n", "PROXY UNKNOWN\r\n", binaryHeader(0x21, 0x11, v4), binaryHeader(0x20, 0, ""), "GET / HTTP/1.1\r\n"} {
 		f.Add([]byte(text))

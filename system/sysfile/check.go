@@ -103,6 +103,8 @@ func (c checker) software() {
 	}
 	if h := c.x("health"); c.s.Health.HTTP != "" && c.s.Health.TCP {
 		c.bad(h.key("tcp"), "want http or tcp, have both")
+	} else if p := c.s.Switch.Proxy; c.s.Health.HTTP != "" && p != "" && p != "none" {
+		c.bad(h.key("http"), "a check by HTTP does not begin with the header of switch.proxy; want tcp: true")
 	}
 	if near := c.s.Near; near != "" && near != "clients" && (c.all.Service(system.ServiceName(near)) == nil || near == string(c.s.Name)) {
 		c.bad(c.x("near"), "want clients or another service, have %q%s", near, notation.Suggest(near, append(c.others(), "clients")))
@@ -407,6 +409,9 @@ func (c checker) switching() {
 	}
 	if s.Switch.Sticky == "key" && s.Key == "" {
 		c.bad(sw.key("sticky"), "the service has no key to stick to")
+	}
+	if s.Switch.Proxy != "" && s.Switch.Proxy != "none" && s.Switch.By != system.ByConnection {
+		c.bad(sw.key("proxy"), "it is said once for a connection, and this service is switched by %s; by request the client stands in X-Forwarded-For", s.Switch.By)
 	}
 	c.named(sw)
 	if t := s.Switch.Sticky; t != "" && t != "none" && c.row.Key == architecture.Must {

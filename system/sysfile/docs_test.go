@@ -60,6 +60,7 @@ var samples = map[string]string{
 	"switch.policy":                "{process: ./a, switch: {policy: WORD}}",
 	"switch.sticky":                "{process: ./a, switch: {by: request, sticky: WORD}, key: '/{key}'}",
 	"switch.ttl":                   "{process: ./a, switch: {by: name, ttl: 5s}}",
+	"switch.proxy":                 "{process: ./a, switch: {by: connection, proxy: WORD}}",
 	"switch.model":                 "{process: ./a, switch: {by: request, model: WORD}}",
 	"scale":                        "{process: ./a, architecture: replicated, scale: {}}",
 	"scale.min":                    "{process: ./a, architecture: replicated, scale: {min: 3}}",

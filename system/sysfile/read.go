@@ -140,6 +140,7 @@ func (f *file) defaults(s *system.Service, c types.ServiceConfig, x value) {
 		Policy: sw.key("policy").text(),
 		Sticky: sw.key("sticky").text(),
 		Model:  sw.key("model").text(),
+		Proxy:  sw.key("proxy").text(),
 	}
 	if s.Switch.By == "" {
 		s.Switch.By = layer(s, c)

@@ -32,7 +32,7 @@ func TestAssign(t *testing.T) {
 		{"switch.polcy", `services.web.x-servent.switch has no "polcy" (did you mean "policy"?)`},
 		{"services.wep.x-servent.architecture", `services has no "wep" (did you mean "web"?)`},
 		{"x-servent.nodes.ue.count", `x-servent.nodes has no "ue" (did you mean "eu"?)`},
-		{"switch", "services.web.x-servent.switch takes a mapping; name one of its keys: by, model, policy, sticky"},
+		{"switch", "services.web.x-servent.switch takes a mapping; name one of its keys: by, model, policy, proxy, sticky"},
 		{"x-servent.compare.load.keys", "is the comparison's own"},
 		{"architecture[0]", `services.web.x-servent.architecture has no "[0]"`},
 		{"", "want keys with a dot between"},
