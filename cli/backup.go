@@ -80,7 +80,7 @@ func madeOf(a launch.About) string {
 }
 
 func (e *env) restoreCmd() *cobra.Command {
-	o := launch.RestoreOptions{}
+	o, servers := launch.RestoreOptions{}, []string(nil)
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Make this folder's system that of a backup",
@@ -99,6 +99,13 @@ func (e *env) restoreCmd() *cobra.Command {
 				in = f
 			}
 			o.Folder = e.folder()
+			for _, text := range servers {
+				s, err := launch.ServerAt(text)
+				if err != nil {
+					return misuse{fmt.Errorf("--server: %w", err)}
+				}
+				o.Servers = append(o.Servers, s)
+			}
 			done, err := launch.Restore(cmd.Context(), in, o)
 			if err != nil {
 				return err
@@ -122,6 +129,7 @@ func (e *env) restoreCmd() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&o.Alone, "alone", false, "the other servers are gone for good: control begins anew from the backup, and what was changed since is lost")
+	cmd.Flags().BoolVar(&o.Alone, "alone", false, "there is no other server, or they are gone for good: control begins anew from the backup, and what was changed since is lost")
+	cmd.Flags().StringArrayVar(&servers, "server", nil, "`NAME=ADDRESS[:PORT]` of another server, which the backup does not know, or not where it is")
 	return cmd
 }

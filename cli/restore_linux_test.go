@@ -88,6 +88,7 @@ func TestRestore(t *testing.T) {
 		return nil
 	}
 	do(a, "", "up", "-d", "--listen", a.host, "--as", "a")
+	do(a, "zero.backup", "backup", a.dir+"/zero.backup")
 	jb := b.join(append(a.token("--role", "server"), "--as", "b")...)
 	a.votersAre("a b?")
 	jc := c.join(append(a.token("--role", "server"), "--as", "c")...)
@@ -96,6 +97,17 @@ func TestRestore(t *testing.T) {
 	a.until("all are there", time.Minute, func(s admin.State) bool { return s.Settled && nodeUp("d")(s) })
 	do(a, "one.backup", "backup", a.dir+"/one.backup")
 	do(a, "", "node", "label", "d", "disk=ssd")
+
+	a.burns()
+	// Of two backups the older one knows of no other server: it must be told.
+	refused("restore --server", "restore", a.dir+"/zero.backup")
+	refused("NAME=ADDRESS", "restore", "--server", "b", a.dir+"/zero.backup")
+	refused("do not say that they agree", "restore", "--server", "x="+b.host, a.dir+"/zero.backup")
+	refused("agree, without this machine", "restore", "--alone", "--server", "b="+b.host, a.dir+"/zero.backup")
+	do(a, "this machine is one of them again", "restore", "--server", "b="+b.host, a.dir+"/zero.backup")
+	do(a, "", "up", "-d")
+	a.votersAre("a b c")
+	a.until("d's label, which came after the backup, is there", time.Minute, func(admin.State) bool { return labels()["disk"] == "ssd" })
 
 	a.burns()
 	do(a, "this machine is one of them again", "restore", a.dir+"/one.backup")

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,7 +28,21 @@ import (
 // RestoreOptions of [Restore].
 type RestoreOptions struct {
 	Folder Folder
-	Alone  bool // the other servers are gone for good: control begins anew from the backup
+	Alone  bool // there is no other server, or they are gone for good: control begins anew from the backup
+
+	Servers []node.Server // of the fleet, as a person knows them: those that joined after the backup, or have moved
+}
+
+// ServerAt reads NAME=ADDRESS[:PORT], the port being that of the server's link.
+func ServerAt(text string) (s node.Server, err error) {
+	name, at, ok := strings.Cut(text, "=")
+	if _, _, err := net.SplitHostPort(at); err != nil {
+		at = net.JoinHostPort(at, strconv.Itoa(portsFrom))
+	}
+	if addr, err := netip.ParseAddrPort(at); !ok || name == "" || err != nil || addr.Port() == 0 {
+		return s, fmt.Errorf("want NAME=ADDRESS, or NAME=ADDRESS:PORT, have %q", text)
+	}
+	return node.Server{Node: system.NodeID(name), Link: at}, nil
 }
 
 // Restored is what [Restore] made.
@@ -68,7 +85,7 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (done Restored,
 	if err != nil {
 		return done, err
 	}
-	if err := done.rejoin(ctx, k, from, o.Alone); err != nil {
+	if err := done.rejoin(ctx, k, from, o); err != nil {
 		return done, err
 	}
 	if err := f.restoreData(k, from, parts, &done); err != nil {
@@ -113,8 +130,9 @@ func (f Folder) readBackup(done *Restored) (*kept, error) {
 
 const meetWithin = 4 * time.Second // that the other servers have to say that they agree
 
-// rejoin finds out whether the other servers agree on something: then control is theirs, with all that came after the backup.
-func (done *Restored) rejoin(ctx context.Context, k *kept, from Folder, alone bool) error {
+// rejoin finds out whether the other servers agree on something: then control is theirs, with all that came after the backup. Servers that joined after it are not in it: that
+// there are none to be asked only a person can know.
+func (done *Restored) rejoin(ctx context.Context, k *kept, from Folder, o RestoreOptions) error {
 	if k.Fleet == nil {
 		return nil
 	}
@@ -122,28 +140,34 @@ func (done *Restored) rejoin(ctx context.Context, k *kept, from Folder, alone bo
 	if err != nil {
 		return fmt.Errorf("read the backup: %w", err)
 	}
-	known = slices.DeleteFunc(known, func(s node.Server) bool { return s.Node == k.Server })
+	for _, s := range slices.Concat(known, o.Servers) {
+		known = slices.DeleteFunc(known, func(k node.Server) bool { return k.Node == s.Node })
+		if s.Node != k.Server {
+			known = append(known, s)
+		}
+	}
 	for _, s := range known {
 		done.Others = append(done.Others, s.Node)
 	}
-	if len(known) == 0 {
-		return nil
-	}
 	agree, err := k.agree(ctx, known)
-	names := strings.Join(text(done.Others), " and ")
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case len(agree) > 0 && alone:
+	}
+	names, lost := strings.Join(text(done.Others), " and "), fmt.Sprintf("servent restore --alone FILE   (what was changed after %s is lost)", done.Made.Local().Format(time.DateTime))
+	switch done.Rejoins = len(agree) > 0; {
+	case done.Rejoins && o.Alone:
 		return &system.Hint{Err: fmt.Errorf("%s agree, without this machine, and have all that came after the backup: it is one of them again, and not alone", strings.Join(text(agree), " and ")),
 			Next: "the same without --alone"}
-	case len(agree) > 0:
-		done.Rejoins = true
-	case !alone:
-		return &system.Hint{Err: fmt.Errorf("the other servers, %s, do not say that they agree. If they live where this machine does not see them, they and it would be two fleets", names),
-			Next: fmt.Sprintf("start them, and restore again. Are they gone for good: servent restore --alone FILE   (what was changed after %s is lost)", done.Made.Local().Format(time.DateTime))}
+	case done.Rejoins:
+		return from.write(partServers, known)
+	case o.Alone:
+		return nil
+	case len(known) == 0:
+		return &system.Hint{Err: errors.New("the backup knows of no other server of this fleet. If one joined after it was made it has what came after, and it and this machine would be two fleets"),
+			Next: "name it: servent restore --server NAME=ADDRESS FILE. If there is none: " + lost}
 	}
-	return nil
+	return &system.Hint{Err: fmt.Errorf("the other servers, %s, do not say that they agree. If they live where this machine does not see them, they and it would be two fleets", names),
+		Next: "start them, and restore again. Are they gone for good: " + lost}
 }
 
 func text(ids []system.NodeID) (words []string) {
@@ -215,12 +239,13 @@ func (f Folder) restoreData(k *kept, from Folder, parts []string, done *Restored
 			err = keepBlob(store, system.Digest(strings.Replace(name, "-", ":", 1)), file)
 		case part == partAudit:
 			err = os.Rename(file, f.Log("audit"))
-		case part == partServers && done.Rejoins: // else it is the only server until others join it
-			err = os.Rename(file, filepath.Join(f.node(k.Server), node.ServersFile))
 		}
 		if err != nil {
 			return f.hint(fmt.Errorf("restore %s: %w", part, err))
 		}
+	}
+	if done.Rejoins { // else it is the only server until others join it
+		return f.hint(os.Rename(from.path(partServers), filepath.Join(f.node(k.Server), node.ServersFile)))
 	}
 	return nil
 }

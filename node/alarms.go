@@ -24,12 +24,19 @@ type alarms struct {
 	now  atomic.Pointer[[]system.Alarm] // never nil
 
 	mu     sync.Mutex // guards clocks
-	clocks map[system.NodeID]time.Duration
+	clocks map[system.NodeID]clock
+}
+
+// clock is by how much this machine's was ahead of a server's.
+type clock struct {
+	ahead time.Duration
+	at    time.Time
 }
 
 const (
 	alarmEvery = 15 * time.Second
 	slowSync   = 100 * time.Millisecond // of control's disk: etcd's own time between two signs of life
+	clockFor   = time.Minute            // that what was heard of a server's clock counts
 	clockOff   = 10 * time.Second       // a certificate is taken if clocks differ by less than 5 minutes
 	clockStep  = 10 * time.Second       // in which it is told: what changes every second is no news
 )
@@ -41,7 +48,7 @@ var (
 )
 
 func newAlarms(n *Node) *alarms {
-	a := &alarms{node: n, clocks: map[system.NodeID]time.Duration{}}
+	a := &alarms{node: n, clocks: map[system.NodeID]clock{}}
 	a.now.Store(new([]system.Alarm))
 	return a
 }
@@ -50,7 +57,22 @@ func newAlarms(n *Node) *alarms {
 func (a *alarms) clock(server system.NodeID, ahead time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.clocks[server] = ahead
+	a.clocks[server] = clock{ahead, time.Now()}
+}
+
+// ahead is what was heard of late.
+func (a *alarms) ahead() map[system.NodeID]time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := map[system.NodeID]time.Duration{}
+	for server, c := range a.clocks {
+		if time.Since(c.at) > clockFor { // it has left, say
+			delete(a.clocks, server)
+			continue
+		}
+		out[server] = c.ahead
+	}
+	return out
 }
 
 // run looks until ctx ends.
@@ -65,9 +87,7 @@ func (a *alarms) run(ctx context.Context) error {
 				next = append(next, system.Alarm{Kind: kind, Text: text})
 			}
 		}
-		a.mu.Lock()
-		add(system.AlarmClock, clockAlarm(a.clocks))
-		a.mu.Unlock()
+		add(system.AlarmClock, clockAlarm(a.ahead()))
 		if engine := a.node.ownEngine(); engine != nil {
 			bounded, cancel := context.WithTimeout(ctx, reachWithin)
 			if is, err := engine.Standing(bounded); err == nil {
