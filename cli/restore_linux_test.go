@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -57,8 +60,8 @@ func (m *machine) burns() {
 // TestRestore: the first machine of three servers burns down. While the other two agree it is one of them again, and nothing is lost; when they are gone, too, control
 // begins anew from a backup, and what the others still had gives way to it.
 func TestRestore(t *testing.T) {
-	ms := fleetOf(t, 4)
-	a, b, c, d := ms[0], ms[1], ms[2], ms[3]
+	ms := fleetOf(t, 5)
+	a, b, c, d, e := ms[0], ms[1], ms[2], ms[3], ms[4]
 	a.write("compose.yaml", fleetFile)
 	t.Cleanup(a.end)
 	t.Cleanup(func() {
@@ -92,13 +95,40 @@ func TestRestore(t *testing.T) {
 	jb := b.join(append(a.token("--role", "server"), "--as", "b")...)
 	a.votersAre("a b?")
 	jc := c.join(append(a.token("--role", "server"), "--as", "c")...)
-	d.join(append(a.token(), "--as", "d")...)
+	jd := d.join(append(a.token(), "--as", "d")...)
 	a.votersAre("a b c")
 	a.until("all are there", time.Minute, func(s admin.State) bool { return s.Settled && nodeUp("d")(s) })
 	do(a, "one.backup", "backup", a.dir+"/one.backup")
 	do(a, "", "node", "label", "d", "disk=ssd")
 
+	late := a.token()
 	a.burns()
+	// While it is gone the other servers take machines in, and renew certificates.
+	e.join(b.host, late[1], "--as", "e")
+	var was, is struct{ Credential json.RawMessage }
+	kept := filepath.Join(string(launch.FolderOf(d.dir)), "member.json")
+	read := func(into any) {
+		t.Helper()
+		text, err := os.ReadFile(kept)
+		if err == nil {
+			err = json.Unmarshal(text, into)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(&was)
+	jd.signal(t, syscall.SIGTERM)
+	_ = jd.ended(t)
+	d.join()
+	for end := time.Now().Add(30 * time.Second); ; <-time.After(100 * time.Millisecond) {
+		if read(&is); !bytes.Equal(was.Credential, is.Credential) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("d's certificate was not renewed while the first machine was gone")
+		}
+	}
 	// Of two backups the older one knows of no other server: it must be told.
 	refused("restore --server", "restore", a.dir+"/zero.backup")
 	refused("NAME=ADDRESS", "restore", "--server", "b", a.dir+"/zero.backup")
@@ -114,8 +144,11 @@ func TestRestore(t *testing.T) {
 	do(a, "", "up", "-d")
 	a.votersAre("a b c")
 	a.until("d's label, which came after the backup, is there", time.Minute, func(admin.State) bool { return labels()["disk"] == "ssd" })
-	if n := len(a.state().Nodes); n != 4 {
-		t.Errorf("%d nodes, want 4", n)
+	if n := len(a.state().Nodes); n != 5 || !nodeUp("e")(a.state()) {
+		t.Errorf("%d nodes, want 5, with e, which joined while a was gone", n)
+	}
+	if out, err := e.run("ps"); err != nil {
+		t.Errorf("e asks the first machine: %v\n%s", err, out)
 	}
 
 	for late := time.Now().Add(time.Minute); ; { // until a's own engine has caught up

@@ -5,6 +5,8 @@ package fleet
 
 import (
 	"errors"
+	"net"
+	"strconv"
 	"time"
 
 	"servent/identity"
@@ -42,6 +44,16 @@ type Server struct {
 	Node system.NodeID `json:"node"`
 	Link string        `json:"link"` // host:port
 	Site system.Site   `json:"site,omitempty"`
+	Door string        `json:"door,omitempty"` // host:port of a fleet's door there; it may be closed
+}
+
+// DoorOf is where the door is of a server whose link is at host:port: at [Port], or nowhere.
+func DoorOf(link string) string {
+	host, _, err := net.SplitHostPort(link)
+	if err != nil {
+		return ""
+	}
+	return net.JoinHostPort(host, strconv.Itoa(Port))
 }
 
 // Welcome is what a member is told, when it joins and each time it asks again.
@@ -49,6 +61,8 @@ type Welcome struct {
 	Certificate []byte          `json:"certificate"` // X.509, DER
 	Servers     []Server        `json:"servers"`
 	Sessions    identity.Secret `json:"sessions"`
+	// Authority is the fleet's, with its key, in PEM: for a server, which holds a door of its own, and for nobody else.
+	Authority []byte `json:"authority,omitempty"`
 }
 
 // failure is the answer to a call that could not be done.

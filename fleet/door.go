@@ -171,7 +171,11 @@ func (d *Door) welcome(id identity.ID, key any) (Welcome, error) {
 	if err != nil {
 		return Welcome{}, err
 	}
-	return Welcome{Certificate: leaf.Raw, Servers: d.Servers(), Sessions: d.Sessions}, nil
+	w := Welcome{Certificate: leaf.Raw, Servers: d.Servers(), Sessions: d.Sessions}
+	if id.Role == identity.Server {
+		w.Authority = d.Authority.PEM()
+	}
+	return w, nil
 }
 
 // member is who calls with a certificate, if its key is that of a member.

@@ -118,7 +118,7 @@ func TestJoinRenewLeave(t *testing.T) {
 	if err != nil || m.Site != "eu" || m.Labels["disk"] != "ssd" || m.By != token.ID || m.From != "127.0.0.1" || m.Key != identity.PinOf(j.Credential.Certificate.Leaf).String() {
 		t.Errorf("member %+v, %v", m, err)
 	}
-	next, w, err := Renew(t.Context(), g.at, j.Credential)
+	next, w, err := Renew(t.Context(), []string{g.at}, j.Credential)
 	if err != nil || next.ID != j.Credential.ID || len(w.Servers) != 1 || bytes.Equal(next.Certificate.Leaf.Raw, j.Credential.Certificate.Leaf.Raw) {
 		t.Errorf("renewed %v, %v", next.ID, err)
 	}
@@ -132,10 +132,10 @@ func TestJoinRenewLeave(t *testing.T) {
 	if _, err := g.join(g.token(time.Minute), "a"); err == nil || !strings.Contains(err.Error(), "taken") {
 		t.Errorf("the server's name: %v", err)
 	}
-	if err := Leave(t.Context(), g.at, next); err != nil {
+	if err := Leave(t.Context(), []string{g.at}, next); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Renew(t.Context(), g.at, next); !errors.Is(err, ErrOut) {
+	if _, _, err := Renew(t.Context(), []string{g.at}, next); !errors.Is(err, ErrOut) {
 		t.Errorf("renewed after it left: %v", err)
 	}
 	g.refusedWith("not of the fleet")
@@ -143,10 +143,10 @@ func TestJoinRenewLeave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Renew(t.Context(), g.at, next); !errors.Is(err, ErrOut) {
+	if _, _, err := Renew(t.Context(), []string{g.at}, next); !errors.Is(err, ErrOut) {
 		t.Errorf("renewed by the key of an earlier life: %v", err)
 	}
-	if _, _, err := Renew(t.Context(), g.at, again.Credential); err != nil {
+	if _, _, err := Renew(t.Context(), []string{g.at}, again.Credential); err != nil {
 		t.Errorf("renewed after it came back: %v", err)
 	}
 }
@@ -176,17 +176,17 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Renew(t.Context(), g.at, j.Credential); err == nil {
+	if _, _, err := Renew(t.Context(), []string{g.at}, j.Credential); err == nil {
 		t.Error("a member of another fleet got a certificate")
 	}
 	forged, err := other.ca.Issue(identity.ID{Cluster: "fleet-y", Role: identity.Node, Node: "never"}, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Renew(t.Context(), other.at, forged); !errors.Is(err, ErrOut) {
+	if _, _, err := Renew(t.Context(), []string{other.at}, forged); !errors.Is(err, ErrOut) {
 		t.Errorf("a certificate of nobody who joined: %v", err)
 	}
-	if err := Leave(t.Context(), other.at, forged); err == nil {
+	if err := Leave(t.Context(), []string{other.at}, forged); err == nil {
 		t.Error("nobody left")
 	}
 }
@@ -242,4 +242,34 @@ func FuzzAsked(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestAnotherDoor: who keeps the fleet's authority is told it, nobody else; a door that does not answer is no matter when another one does.
+func TestAnotherDoor(t *testing.T) {
+	g := open(t, "fleet-x")
+	for _, role := range []identity.Role{identity.Node, identity.Edge, identity.Server} {
+		j, err := g.join(g.tokenFor(role, time.Minute), system.NodeID(role))
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, w, err := Renew(t.Context(), []string{"127.0.0.1:1", g.at}, j.Credential)
+		if err != nil || next.ID != j.Credential.ID {
+			t.Errorf("%s renews at the second door: %v, %v", role, next.ID, err)
+		}
+		for _, told := range [][]byte{j.Authority, w.Authority} {
+			ca, err := identity.ParseAuthority(told)
+			if is := err == nil && ca.Certificate().Equal(g.ca.Certificate()); is != (role == identity.Server) {
+				t.Errorf("%s is told the authority: %v", role, is)
+			}
+		}
+		if err := Leave(t.Context(), []string{"127.0.0.1:1", g.at}, next); err != nil {
+			t.Errorf("%s leaves at the second door: %v", role, err)
+		}
+		if _, _, err := Renew(t.Context(), []string{g.at, "127.0.0.1:1"}, next); !errors.Is(err, ErrOut) {
+			t.Errorf("%s renews after it has left: %v, want ErrOut", role, err)
+		}
+	}
+	if got := DoorOf("[2001:db8::1]:20128"); got != "[2001:db8::1]:7077" || DoorOf("nowhere") != "" {
+		t.Errorf("DoorOf = %q", got)
+	}
 }

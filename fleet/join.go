@@ -71,8 +71,20 @@ func (w *Welcome) received(key crypto.PrivateKey, authority *x509.Certificate) (
 	return identity.Received(leaf, key, authority)
 }
 
-// Renew asks for the next certificate, and where the servers are now. [ErrOut] says that there will be none.
-func Renew(ctx context.Context, address string, c identity.Credential) (identity.Credential, Welcome, error) {
+// Renew asks one door after the other for the next certificate, and where the servers are now. [ErrOut] says that there will be none.
+func Renew(ctx context.Context, doors []string, c identity.Credential) (next identity.Credential, w Welcome, err error) {
+	var errs []error
+	for _, door := range doors {
+		next, w, err = renew(ctx, door, c)
+		if err == nil || errors.Is(err, ErrOut) {
+			return next, w, err
+		}
+		errs = append(errs, err)
+	}
+	return c, w, errors.Join(errs...)
+}
+
+func renew(ctx context.Context, address string, c identity.Credential) (identity.Credential, Welcome, error) {
 	var w Welcome
 	if err := callAs(ctx, address, c, "renew", &w); err != nil {
 		return c, w, err
@@ -87,9 +99,17 @@ func Renew(ctx context.Context, address string, c identity.Credential) (identity
 	return next, w, nil
 }
 
-// Leave ends the membership of who holds the credential.
-func Leave(ctx context.Context, address string, c identity.Credential) error {
-	return callAs(ctx, address, c, "leave", &struct{}{})
+// Leave ends the membership of who holds the credential, at the first of the doors that answers.
+func Leave(ctx context.Context, doors []string, c identity.Credential) error {
+	var errs []error
+	for _, door := range doors {
+		err := callAs(ctx, door, c, "leave", &struct{}{})
+		if err == nil || errors.Is(err, ErrOut) {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func callAs(ctx context.Context, address string, c identity.Credential, what string, into any) error {

@@ -115,7 +115,11 @@ func (l *laptop) gate(k *kept) (*gate, error) {
 		Servers: func() (all []fleet.Server) {
 			for _, id := range l.nodes.Servers() {
 				at, _ := l.nodes.Resolve(id)
-				all = append(all, fleet.Server{Node: id, Link: at.Host, Site: at.Site})
+				s := fleet.Server{Node: id, Link: at.Host, Site: at.Site, Door: g.at}
+				if !l.nodes.runs(id) {
+					s.Door = fleet.DoorOf(at.Host)
+				}
+				all = append(all, s)
 			}
 			return all
 		}}

@@ -43,6 +43,7 @@ type member struct {
 	Credential identity.Credential `json:"credential"`
 	Servers    []fleet.Server      `json:"servers"`
 	Sessions   identity.Secret     `json:"sessions"`
+	Authority  []byte              `json:"authority,omitempty"` // of a server, which holds a door, too
 	PortBase   int                 `json:"port_base,omitempty"`
 }
 
@@ -91,9 +92,28 @@ func (f Folder) Own(verb string) error {
 // first is the fleet's first machine, in words.
 func (m *member) first() string {
 	if len(m.Servers) == 0 {
-		return "the fleet's first machine, at " + m.Door
+		return "the fleet's first machine, at " + m.command()
 	}
-	return fmt.Sprintf("the fleet's first machine, %s at %s", m.Servers[0].Node, m.Door)
+	return fmt.Sprintf("the fleet's first machine, %s at %s", m.Servers[0].Node, m.command())
+}
+
+// doors are those of the fleet, the one that the machine joined by first.
+func (m *member) doors() []string {
+	all := []string{m.Door}
+	for _, s := range m.Servers {
+		if s.Door != "" && !slices.Contains(all, s.Door) {
+			all = append(all, s.Door)
+		}
+	}
+	return all
+}
+
+// command is the door of the first machine, which alone takes commands.
+func (m *member) command() string {
+	if len(m.Servers) > 0 && m.Servers[0].Door != "" {
+		return m.Servers[0].Door
+	}
+	return m.Door
 }
 
 // afar is a client of the fleet that the folder's machine is of.
@@ -121,7 +141,7 @@ func (f Folder) Self() string {
 
 func (f Folder) way() (m member, way *fleet.Fleet, err error) {
 	if m, err = f.member(); err == nil {
-		way, err = fleet.Reach(m.Door, m.Credential)
+		way, err = fleet.Reach(m.command(), m.Credential)
 	}
 	return m, way, err
 }
@@ -168,14 +188,14 @@ func Join(ctx context.Context, o JoinOptions) (identity.ID, error) {
 	if err != nil {
 		return identity.ID{}, err
 	}
-	m := member{Door: address, Host: j.Host, Site: system.Site(o.Site), Labels: o.Labels, Credential: j.Credential, Servers: j.Servers, Sessions: j.Sessions}
+	m := member{Door: address, Host: j.Host, Site: system.Site(o.Site), Labels: o.Labels, Credential: j.Credential, Servers: j.Servers, Sessions: j.Sessions, Authority: j.Authority}
 	if o.Host != "" {
 		m.Host = o.Host
 	}
 	if err := f.write(memberName, m); err != nil {
 		leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		return identity.ID{}, errors.Join(err, fleet.Leave(leave, address, j.Credential)) // nobody could ever be it
+		return identity.ID{}, errors.Join(err, fleet.Leave(leave, []string{address}, j.Credential)) // nobody could ever be it
 	}
 	return j.Credential.ID, nil
 }
@@ -191,7 +211,7 @@ func Leave(ctx context.Context, f Folder, force bool) (identity.ID, error) {
 		return identity.ID{}, err
 	}
 	who := m.Credential.ID
-	if err := fleet.Leave(ctx, m.Door, m.Credential); err != nil && !errors.Is(err, fleet.ErrOut) && !force {
+	if err := fleet.Leave(ctx, m.doors(), m.Credential); err != nil && !errors.Is(err, fleet.ErrOut) && !force {
 		return who, &system.Hint{Err: err, Next: fmt.Sprintf("servent leave --force   (here alone), and on the fleet's first machine: servent node rm %s", who.Node)}
 	}
 	// What a server agreed on with the others, and who they were, is of no use to any other fleet.
@@ -236,6 +256,9 @@ func RunMember(ctx context.Context, o MemberOptions) error {
 	defer all.Wait()
 	r.child = r.process()
 	all.Go(func() { r.watch(ctx, cancel) })
+	if r.m.Credential.ID.Role == identity.Server {
+		all.Go(func() { r.hold(ctx) })
+	}
 	r.child.Run(ctx, o.Kill)
 	cancel(nil)
 	if why := context.Cause(ctx); errors.Is(why, errLeft) {
@@ -356,14 +379,14 @@ func (r *membership) watch(ctx context.Context, end context.CancelCauseFunc) {
 
 // refresh gets the next certificate and where the servers are, keeps them, and tells the node.
 func (r *membership) refresh(ctx context.Context) error {
-	next, w, err := fleet.Renew(ctx, r.m.Door, r.m.Credential)
+	next, w, err := fleet.Renew(ctx, r.m.doors(), r.m.Credential)
 	if err != nil {
 		return err
 	}
 	r.asked = time.Now()
 	moved := !slices.Equal(w.Servers, r.m.Servers)
 	r.mu.Lock()
-	r.m.Credential, r.m.Servers, r.m.Sessions = next, w.Servers, w.Sessions
+	r.m.Credential, r.m.Servers, r.m.Sessions, r.m.Authority = next, w.Servers, w.Sessions, w.Authority
 	r.mu.Unlock()
 	if _, err := os.Stat(r.o.Folder.path(memberName)); err != nil { // it has just left
 		return nil

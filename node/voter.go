@@ -33,6 +33,8 @@ type voter struct {
 	away *remote.Store // what the other servers have
 	up   chan struct{} // closed when the engine has answered for the first time
 
+	even time.Time // since when there are too many voters; of look's goroutine alone
+
 	agrees atomic.Bool  // it has a vote, and somebody leads
 	epoch  atomic.Int64 // of what the engine agreed on, see [control.Rev.Epoch]; set before agrees
 
@@ -155,6 +157,10 @@ func (v *voter) life(ctx context.Context, names []string) error {
 		v.node.log.Warn("this server begins anew as a learner", "err", why)
 		return os.RemoveAll(v.data())
 	case len(v.node.servers.others()) > 0: // they answer for control meanwhile
+		if v.isOut(ctx) {
+			v.node.log.Warn("this server begins anew as a learner", "err", errOut)
+			return os.RemoveAll(v.data())
+		}
 		v.node.log.Warn("control's engine does not start; it is tried again", "err", why)
 		select {
 		case <-ctx.Done():
@@ -226,7 +232,7 @@ func (v *voter) look(ctx context.Context, names []string, end context.CancelCaus
 			led = time.Now()
 		} else if time.Since(led) > strangeFor {
 			led = time.Now() // not asked again for a while
-			if all, err := v.ask(ctx); err == nil && !slices.ContainsFunc(all, func(s Seat) bool { return s.Node == v.node.boot.ID }) {
+			if v.isOut(ctx) {
 				end(errOut)
 				return
 			}
@@ -237,6 +243,12 @@ func (v *voter) look(ctx context.Context, names []string, end context.CancelCaus
 		case <-tick.C:
 		}
 	}
+}
+
+// isOut says that the other servers agree, without this one.
+func (v *voter) isOut(ctx context.Context) bool {
+	all, err := v.ask(ctx)
+	return err == nil && !slices.ContainsFunc(all, func(s Seat) bool { return s.Node == v.node.boot.ID })
 }
 
 // stand asks the engine for its standing, and takes it down.
@@ -329,10 +341,17 @@ func (v *voter) tend(ctx context.Context, engine *etcd.Store) error {
 		}
 	}
 	goal := len(all) - 1 + len(all)%2
+	if voting <= goal {
+		v.even = time.Time{}
+	}
 	switch {
 	case voting < goal:
 		return v.promote(ctx, engine, all, goal-voting)
-	case voting > goal:
+	case voting == goal:
+	case v.even.IsZero():
+		v.even = time.Now()
+	case time.Since(v.even) > strangeFor: // a server that begins anew leaves its seat for a moment
+		v.even = time.Time{}
 		for _, o := range slices.Backward(all) {
 			if !o.Leads && !o.Learner {
 				v.node.log.Info("dismissed from the voters, to come back as a learner: their number is to be odd", "node", o.Name)
