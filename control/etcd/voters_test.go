@@ -88,7 +88,7 @@ func (s *seat) open(t *testing.T) *etcd.Store {
 	return store
 }
 
-// TestVoters: one becomes three and one again while it is written to; of three any one may die; a learner has no vote.
+// TestVoters: one becomes three, five and one again while it is written to; of three any one may die, of five any two; a learner has no vote.
 func TestVoters(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -108,7 +108,7 @@ func TestVoters(t *testing.T) {
 	}()
 
 	seats := []*seat{a}
-	for _, name := range []string{"b", "c"} {
+	join := func(name string) {
 		var others []string
 		again(t, "enlist "+name, func() (err error) {
 			others, err = a.store.Enlist(ctx, name)
@@ -129,25 +129,43 @@ func TestVoters(t *testing.T) {
 			t.Errorf("a learner was asked for the voters: %v, want ErrNoVoter", err)
 		}
 	}
-	for _, s := range seats[1:] {
-		again(t, "promote "+s.name, func() error { return a.store.Promote(ctx, id(t, a.store, s.name)) })
+	vote := func(all ...*seat) {
+		for _, s := range all {
+			again(t, "promote "+s.name, func() error { return a.store.Promote(ctx, id(t, a.store, s.name)) })
+			soon(t, s.name+" knows that it has a vote", func() bool {
+				is, err := s.store.Standing(ctx)
+				return err == nil && !is.Learner
+			})
+		}
 	}
-	// Any one of three may be gone: the others agree.
-	c := seats[2]
-	soon(t, "c knows that it has a vote", func() bool {
-		is, err := c.store.Standing(ctx)
-		return err == nil && !is.Learner
-	})
+	dismiss := func(s *seat) {
+		again(t, "dismiss "+s.name, func() error { return a.store.Dismiss(ctx, id(t, a.store, s.name)) })
+		s.stop()
+	}
+	join("b")
+	join("c")
+	vote(seats[1:]...)
+	join("d")
+	join("e")
+	vote(seats[3:]...)
+	b, c, d, e := seats[1], seats[2], seats[3], seats[4]
+	// Any two of five may be gone: the others agree.
+	agreed(t, e.store, "by-e")
+	b.stop()
+	d.stop()
+	agreed(t, e.store, "without-b-and-d")
+	if kvs, _, err := e.store.Range(ctx, "first"); err != nil || len(kvs) != 1 {
+		t.Errorf("what was there before e is %v, %v at e", kvs, err)
+	}
+	// They are put out: any one of three may be gone.
+	dismiss(b)
+	dismiss(d)
 	agreed(t, c.store, "by-c")
-	seats[1].stop()
-	agreed(t, c.store, "without-b")
-	if kvs, _, err := c.store.Range(ctx, "first"); err != nil || len(kvs) != 1 {
-		t.Errorf("what was there before c is %v, %v at c", kvs, err)
-	}
-	// b is put out, then c: a is alone again.
-	again(t, "dismiss b", func() error { return a.store.Dismiss(ctx, id(t, a.store, "b")) })
-	again(t, "dismiss c", func() error { return a.store.Dismiss(ctx, id(t, a.store, "c")) })
-	c.stop()
+	e.stop()
+	agreed(t, c.store, "without-e")
+	// And the others: a is alone again.
+	dismiss(e)
+	dismiss(c)
 	agreed(t, a.store, "alone")
 	enough()
 	h := <-recorded
