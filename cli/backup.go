@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +30,10 @@ func (e *env) backupCmd() *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && args[0] == "-" {
-				about, err := launch.Backup(cmd.Context(), e.folder(), e.out, Version)
+				out, stop := e.passing(cmd.Context(), "written")
+				defer stop()
+				out.w = e.out
+				about, err := launch.Backup(cmd.Context(), e.folder(), out, Version)
 				if err == nil {
 					fmt.Fprintln(e.err, madeOf(about))
 				}
@@ -65,14 +71,68 @@ func (e *env) backup(cmd *cobra.Command, path string) (about launch.About, size 
 		return about, 0, err
 	}
 	defer os.Remove(f.Name())
-	about, err = launch.Backup(cmd.Context(), e.folder(), f, Version)
-	if err == nil {
-		size, err = f.Seek(0, io.SeekCurrent)
-	}
+	out, stop := e.passing(cmd.Context(), "written")
+	defer stop()
+	out.w = f
+	about, err = launch.Backup(cmd.Context(), e.folder(), out, Version)
+	size = out.n.Load()
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return about, size, err
 	}
 	return about, size, os.Rename(f.Name(), path)
+}
+
+// passing is bytes on their way, which end with ctx and are told of when they take long.
+type passing struct {
+	ctx context.Context
+	w   io.Writer
+	r   io.Reader
+	n   atomic.Int64
+}
+
+const passingEvery = 2 * time.Second // that it is told how far they are
+
+// passing begins to tell; call stop when they have passed.
+func (e *env) passing(ctx context.Context, word string) (p *passing, stop func()) {
+	p = &passing{ctx: ctx}
+	ended, told := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(told)
+		tick := time.NewTicker(passingEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+				fmt.Fprintf(e.err, "%.0f MiB %s …\n", float64(p.n.Load())/(1<<20), word)
+			}
+		}
+	}()
+	return p, sync.OnceFunc(func() {
+		close(ended)
+		<-told
+	})
+}
+
+// Write implements [io.Writer].
+func (p *passing) Write(b []byte) (int, error) {
+	if err := p.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := p.w.Write(b)
+	p.n.Add(int64(n))
+	return n, err
+}
+
+// Read implements [io.Reader].
+func (p *passing) Read(b []byte) (int, error) {
+	if err := p.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := p.r.Read(b)
+	p.n.Add(int64(n))
+	return n, err
 }
 
 func madeOf(a launch.About) string {
@@ -106,7 +166,10 @@ func (e *env) restoreCmd() *cobra.Command {
 				}
 				o.Servers = append(o.Servers, s)
 			}
-			done, err := launch.Restore(cmd.Context(), in, o)
+			from, stop := e.passing(cmd.Context(), "read")
+			defer stop()
+			from.r = in
+			done, err := launch.Restore(cmd.Context(), from, o)
 			if err != nil {
 				return err
 			}
