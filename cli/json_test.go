@@ -44,7 +44,7 @@ func TestDocumentedJSON(t *testing.T) {
 		})
 		w.t = t
 	}
-	for _, verb := range []string{"version", "validate", "doctor", "plan", "up", "ps", "explain", "events", "logs", "console", "scale", "restart", "fault", "node", "history"} {
+	for _, verb := range []string{"version", "validate", "doctor", "plan", "up", "ps", "explain", "events", "logs", "console", "scale", "restart", "fault", "node", "history", "backup", "restore"} {
 		if !slices.ContainsFunc(parts, func(p part) bool { return slices.Contains(strings.Fields(p.what), verb) }) {
 			t.Errorf("%s --json is not documented", verb)
 		}
