@@ -59,11 +59,11 @@ func (r *membership) open(ctx context.Context) error {
 		return err
 	}
 	door := &fleet.Door{Cluster: d.us.control, Authority: ca, Keeper: d.us.keep, Sessions: m.Sessions, Servers: d.list, Blobs: &blob.Store{Dir: r.o.Folder.Blobs()}, Log: r.o.Log,
-		Audit: (&audit{file: r.o.Folder.Log("audit"), log: r.o.Log}).write}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+		Audit: r.audit.write}
 	var all sync.WaitGroup
 	defer all.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	all.Go(func() { d.renew(ctx) })
 	return door.Serve(ctx, ln)
 }

@@ -237,7 +237,7 @@ func RunMember(ctx context.Context, o MemberOptions) error {
 		return err
 	}
 	defer unlock()
-	r := &membership{o: o}
+	r := &membership{o: o, audit: &audit{file: o.Folder.Log("audit"), log: o.Log}}
 	if r.m, err = o.Folder.member(); err != nil {
 		return err
 	}
@@ -275,6 +275,7 @@ var errLeft = errors.New("the machine has left its fleet")
 type membership struct {
 	o      MemberOptions
 	claims claims
+	audit  *audit
 	child  *child
 	asked  time.Time // when the fleet's door answered last
 
@@ -310,7 +311,7 @@ func (r *membership) process() *child {
 	id := r.m.Credential.ID
 	c := &child{
 		id: id.Node, command: r.o.Command, logFile: r.o.Folder.Log(string(id.Node)), log: r.o.Log, boot: r.boot,
-		refused: (&audit{file: r.o.Folder.Log("audit"), log: r.o.Log}).write,
+		refused: r.audit.write,
 		again:   make(chan struct{}, 1), creds: make(chan identity.Credential, 1), servers: make(chan []node.Server, 1), ways: make(chan struct{}, 1),
 		state: admin.NodeState{Node: id.Node, Role: string(id.Role), Site: r.m.Site, State: "starting", Since: time.Now()},
 	}
