@@ -257,6 +257,29 @@ func reasons(all []row) []string {
 
 var figures = regexp.MustCompile(`[0-9]+(\.[0-9]+)?`)
 
+// balance says how uneven the nodes' shares are, where several of them serve and some serve much more than others. Empty: they serve about alike, or one serves all.
+func balance(w row) string {
+	p := w.largest()
+	if p == nil || p.Gini < uneven {
+		return ""
+	}
+	var all, most, serving int64
+	for _, n := range p.NodeLoad {
+		all += n.Served
+		most = max(most, n.Served)
+		if n.Served > 0 {
+			serving++
+		}
+	}
+	if serving < 2 {
+		return ""
+	}
+	return fmt.Sprintf("uneven: at %s the busiest serves %.0f %% of the requests; evenly it would be %.0f %% (Gini %.2f)", count(p.Nodes, "node"), 100*float64(most)/float64(all), 100/float64(p.Nodes), p.Gini)
+}
+
+// uneven is the Gini coefficient of node load from which on it is told: two of three nodes with twice the third one's share have 0.13.
+const uneven = 0.1
+
 // lookups sets the messages that it took to find a key's owner beside what theory expects, at the largest valid
 // point that both have; "" where nothing is looked up.
 func lookups(w row) string {
