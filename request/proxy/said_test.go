@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -130,8 +131,9 @@ func TestBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	ln := Behind(raw, func() []netip.Prefix { return named })
+	var named atomic.Pointer[[]netip.Prefix]
+	named.Store(&[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
+	ln := Behind(raw, func() []netip.Prefix { return *named.Load() })
 	dial := func(text string) net.Conn {
 		c, err := net.Dial("tcp", raw.Addr().String())
 		if err != nil {
@@ -157,7 +159,7 @@ func TestBehind(t *testing.T) {
 	if _, err := bad.Read(b); err == nil || late(err) {
 		t.Errorf("a proxy that says nothing of its client reads %v", err)
 	}
-	named = nil // the next one is no proxy any more
+	named.Store(new([]netip.Prefix)) // the next one is no proxy any more
 	plain := dial("GET / HTTP/1.1\r\n\r\n")
 	if c, err = ln.Accept(); err != nil || c.RemoteAddr().String() != plain.LocalAddr().String() {
 		t.Errorf("of who is no proxy: %v, %v", c.RemoteAddr(), err)
