@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"servent/lab/host"
 	"servent/request/dns"
 	"servent/route"
 	"servent/system"
@@ -159,7 +160,7 @@ func run(rounds int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	before := load()
+	before := host.Loads()
 	got := make([][2][]figures, len(workloads))
 	for i, w := range workloads {
 		var questions bytes.Buffer
@@ -316,14 +317,6 @@ func free() (int, error) {
 	return ln.Addr().(*net.TCPAddr).Port, nil
 }
 
-func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(b))[:3], " ")
-}
-
 // spread is a median with the least and the greatest.
 func spread(all []float64, form string) string {
 	s := slices.Sorted(slices.Values(all))
@@ -346,7 +339,7 @@ func table(got [][2][]figures, rounds int, before string) {
 	if bytes.Contains(build, []byte("--disable-recvmmsg")) {
 		batched = "built by Debian to take one datagram at a call (--disable-recvmmsg)"
 	}
-	fmt.Printf("# The name server beside NSD\n\n`make bench-dns` · %s · %d CPUs · load average %s before, %s after\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), before, load())
+	fmt.Printf("# The name server beside NSD\n\n`make bench-dns` · %s · %d CPUs · load average %s before, %s after\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), before, host.Loads())
 	fmt.Printf("One server at a time on one processor, `dnsperf -c 4 -q 200 -l %d` on another, over loopback, after a second of the same. %d turns of each, who is\n", turn, rounds)
 	fmt.Printf("first changes: medians (least to greatest). CPU is the server's processes', user and system. NSD / ours is the median of the rounds' own\nratios: above 1, ours takes less. Both bound what one network gets, with a bound that is never reached. Ours chooses each answer by weight among three instances;\nNSD's never changes.\n\n")
 	fmt.Printf("| questions | ours, µs CPU a query | NSD | NSD / ours | ours, queries/s | NSD |\n|---|---|---|---|---|---|\n")

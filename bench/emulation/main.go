@@ -20,6 +20,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"servent/lab/host"
 )
 
 const (
@@ -82,7 +84,7 @@ func run(servent string, burn int) error {
 		return err
 	}
 	fmt.Printf("# Throughput of emulated nodes\n\n`make bench-emulation` · %s · %d CPUs with %d busy loops beside · load average %s\n\n",
-		strings.TrimSpace(string(version)), runtime.NumCPU(), burn, loadAverage())
+		strings.TrimSpace(string(version)), runtime.NumCPU(), burn, host.Loads())
 	fmt.Printf("Capacity %.0f/s a node, typed; %d closed-loop clients a node, %v. The ideal follows by construction.\n\n", rate, perNode, measure)
 	fmt.Println("| nodes | ideal /s | measured /s | off | late | |\n|---|---|---|---|---|---|")
 	for _, n := range []int{1, 2, 4, 8, 16} {
@@ -211,12 +213,4 @@ func stations(console string) (late, valid float64, err error) {
 		}
 	}
 	return tardy / max(served, 1), valid, nil
-}
-
-func loadAverage() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(b))[:3], " ")
 }

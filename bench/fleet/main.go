@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"servent/admin"
+	"servent/lab/host"
 	"servent/launch"
 	"servent/system"
 )
@@ -37,7 +38,7 @@ func run(servent, sizes string, changes int) error {
 	if err != nil {
 		return err
 	}
-	before := loadAverage()
+	before := host.Loads()
 	var rows []string
 	for text := range strings.SplitSeq(sizes, ",") {
 		n, err := strconv.Atoi(text)
@@ -52,7 +53,7 @@ func run(servent, sizes string, changes int) error {
 		fmt.Fprintln(os.Stderr, row)
 		rows = append(rows, row)
 	}
-	fmt.Printf("# A fleet's size\n\n`make bench-fleet` · %s · %d CPUs · %s · load average %s before, %s after\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), before, loadAverage())
+	fmt.Printf("# A fleet's size\n\n`make bench-fleet` · %s · %d CPUs · %s · load average %s before, %s after\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), before, host.Loads())
 	fmt.Printf("Each node is a process of its own; all of a row share this machine. A change is `scale`, back and forth; it has reached a node when the node has reported that it follows the new plan, "+
 		"as the admin door shows it, looked at every 5 ms. Median and worst of %d. What control keeps: the part of its file that is in use after the changes, which are forgotten after an hour. Memory: the proportional set size of a node's "+
 		"process (of `/proc/PID/smaps_rollup`), the median; of node 1's with control's engine beside it.\n\n", changes)
@@ -239,11 +240,3 @@ func memory(pid int) (int64, error) {
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
-
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(text))[:3], " ")
-}

@@ -28,6 +28,7 @@ import (
 
 	"servent/driver"
 	"servent/driver/wasm"
+	"servent/lab/host"
 	"servent/system"
 )
 
@@ -56,7 +57,7 @@ func run() error {
 	if len(os.Args) == 3 && os.Args[1] == "idle" {
 		return idle(os.Args[2])
 	}
-	before := load()
+	before := host.Loads()
 	dir, err := os.MkdirTemp("", "fn")
 	if err != nil {
 		return err
@@ -156,7 +157,7 @@ func run() error {
 			}
 		}
 	}
-	fmt.Printf("# A call of a function\n\n`make bench-fn` · %s · %d CPUs · %s · load average %s before, %s after\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), before, load())
+	fmt.Printf("# A call of a function\n\n`make bench-fn` · %s · %d CPUs · %s · load average %s before, %s after\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), before, host.Loads())
 	fmt.Printf("Time from the request to its whole answer inside the node, one request at a time; %d rounds of %v in turns. A module with _start begins each call with an empty memory, one with handle lives on.\n\n", rounds, each)
 	fmt.Println("| | p50 µs | p99 µs | CPU µs a request (median of rounds) | requests |\n|---|---|---|---|---|")
 	for _, r := range rows {
@@ -296,15 +297,6 @@ func mib(n int64) float64 { return float64(n) / (1 << 20) }
 func milli(d time.Duration) float64 { return micro(d) / 1000 }
 
 func micro(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
-
-func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	f := strings.Fields(string(b))
-	if err != nil || len(f) < 3 {
-		return "unknown"
-	}
-	return strings.Join(f[:3], " ")
-}
 
 // small is the smallest module that answers: one call of fd_write, as what a C compiler makes of a write. It exports that by a name of six letters.
 func small(export string) []byte {

@@ -29,6 +29,7 @@ import (
 
 	"servent/control"
 	"servent/control/etcd"
+	"servent/lab/host"
 	"servent/store"
 )
 
@@ -124,7 +125,7 @@ func run(redis, etcd, dir string, rounds int) error {
 		return err
 	}
 	defer os.RemoveAll(top)
-	before := load()
+	before := host.Loads()
 	for round := range rounds {
 		for i := range engines { // another one first in each round
 			e := engines[(i+round)%len(engines)]
@@ -149,14 +150,6 @@ func version(program string) string {
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
 	return strings.TrimSpace(line)
-}
-
-func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(b))[:3], " ")
 }
 
 // measure starts the server on an empty folder, fills it, and measures puts and gets.
@@ -385,7 +378,7 @@ func (c etcdClient) get(key string) error {
 
 func print(engines []*engine, rounds int, before string) {
 	fmt.Printf("# The built-in key-value store beside Redis and etcd\n\n")
-	fmt.Printf("`make bench-kv` · %s · %d CPUs · load average %s before, %s after\n\n", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), before, load())
+	fmt.Printf("`make bench-kv` · %s · %d CPUs · load average %s before, %s after\n\n", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), before, host.Loads())
 	fmt.Printf("%d connections, one request at a time on each, %d keys, values of %d bytes; every write synced before it is answered, all on one\n"+
 		"disk. Turns of %v, one server at a time, %d turns of each in rotating order: medians (least to greatest). CPU is the server's\n"+
 		"own, user and system. The generator shares the machine, so requests per second of wall clock are bounded by it, too.\n\n", clients, keys, size, turn, rounds)

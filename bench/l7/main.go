@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"servent/driver"
+	"servent/lab/host"
 	"servent/meter"
 	"servent/request/l7"
 	"servent/route"
@@ -115,7 +116,7 @@ type sample struct {
 func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	before := loadavg()
+	before := host.Loads()
 	idlers := idleConns()
 	held := max(4096, idlers+500) // that a proxy may have
 	dir, err := os.MkdirTemp("", "l7")
@@ -276,7 +277,7 @@ func report(before string, proxies []*proxy, got map[string][][]sample) {
 	if *secure {
 		title, target = "Switching requests of clients that come by TLS", "bench-tls"
 	}
-	fmt.Printf("# %s\n\n`make %s` · %s · %d CPUs · %s · load average %s before, %s after\n\n", title, target, time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), before, loadavg())
+	fmt.Printf("# %s\n\n`make %s` · %s · %d CPUs · %s · load average %s before, %s after\n\n", title, target, time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), before, host.Loads())
 	fmt.Printf("Proxy on one processor and with one thread, wrk and the server behind (nginx, files) on another; all over loopback. Medians of %d rounds of %v, the proxies in turns within each round, each a new process. "+
 		"CPU is processor time of the proxy, from `/proc/PID/task/*/schedstat`. Efficiency is a peer's CPU a request divided by the row's, the median over rounds: above 1 the row needs less.\n\n", *rounds, *each)
 	fmt.Println("All keep connections to the server behind, balance (of two drawn at random the less busy) over one server, add X-Forwarded-For, and log nothing. Servent adds Forwarded and Server-Timing, counts, and keeps retry budgets, too.")
@@ -446,13 +447,4 @@ var number = regexp.MustCompile(`\d+\.\d+(\.\d+)?`)
 func version(program string, args ...string) string {
 	out, _ := exec.Command(program, args...).CombinedOutput() // wrk fails as it says it
 	return cmp.Or(number.FindString(string(out)), "unknown")
-}
-
-func loadavg() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	f := strings.Fields(string(b))
-	if err != nil || len(f) < 3 {
-		return "unknown"
-	}
-	return strings.Join(f[:3], " ")
 }

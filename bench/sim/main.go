@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"servent/lab/host"
 	"servent/overlay/ring"
 	"servent/peer"
 	"servent/peer/sim"
@@ -50,7 +51,7 @@ func main() {
 }
 
 func run() error {
-	before := load()
+	before := host.Loads()
 	type row struct {
 		engine  string
 		pending int
@@ -79,7 +80,7 @@ func run() error {
 			fmt.Fprintf(os.Stderr, "%s %d: %.3g\n", r.engine, r.pending, rate)
 		}
 	}
-	fmt.Printf("# The simulator's engine\n\n`make bench-sim` · %s · %d CPUs · %s · load average %s before, %s after\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), before, load())
+	fmt.Printf("# The simulator's engine\n\n`make bench-sim` · %s · %d CPUs · %s · load average %s before, %s after\n\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), before, host.Loads())
 	fmt.Printf("Hold model: %d nodes of 128 bytes, so many messages under way, each of which touches the node that it reaches and is\nsent on to another, drawn evenly, 10 to 100 ms away. Millions of events per second of processor time: median (least to greatest) of %d turns.\n\n", nodes, rounds)
 	fmt.Println("| pending | windows (peer/sim) | two shards | container/heap | windows / heap | random walk over the same memory |\n|---|---|---|---|---|---|")
 	cell := func(r *row) string {
@@ -96,15 +97,6 @@ func run() error {
 	}
 	fmt.Print("\nAll engines hand the same events to the same machine through the same `peer.Env`, whose cost is in both; the walk has none.\n")
 	return nil
-}
-
-// load is the machine's load average.
-func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(b))[:3], " ")
 }
 
 // turn returns events per second of processor time.

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"servent/lab/host"
 	"servent/lab/law"
 	"servent/lab/load"
 	"servent/lab/result"
@@ -59,7 +60,7 @@ func run(ctx context.Context, servent string) error {
 		return err
 	}
 	fmt.Printf("# The simulation against what is measured\n\n`make bench-simulation` · %s · %d CPUs · load average %s\n\n",
-		strings.TrimSpace(string(version)), runtime.NumCPU(), loadAverage())
+		strings.TrimSpace(string(version)), runtime.NumCPU(), host.Loads())
 	if err := emulated(ctx, servent); err != nil {
 		return err
 	}
@@ -300,12 +301,4 @@ func drive(ctx context.Context, door string, p point) (*load.Result, error) {
 		return nil, fmt.Errorf("%s: %d of %d requests were answered right: %v", p, got.Good, count, got.Errors)
 	}
 	return got, nil
-}
-
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(text))[:3], " ")
 }

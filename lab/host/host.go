@@ -109,16 +109,22 @@ func Describe() result.Host {
 
 // loadAverage is the host's over the last minute; -1 where it is not known.
 func loadAverage() float64 {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return -1
-	}
-	first, _, _ := strings.Cut(string(text), " ")
+	first, _, _ := strings.Cut(Loads(), " ")
 	x, err := strconv.ParseFloat(first, 64)
 	if err != nil {
 		return -1
 	}
 	return x
+}
+
+// Loads are the host's load averages over the last minute, five and fifteen, as they are read; "unknown" where they are not known.
+func Loads() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	f := strings.Fields(string(text))
+	if err != nil || len(f) < 3 {
+		return "unknown"
+	}
+	return strings.Join(f[:3], " ")
 }
 
 // FreeMemory is what programs may still take, in bytes; 0 where it is not known.
