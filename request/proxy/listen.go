@@ -45,8 +45,13 @@ func (in *Inlet) Door(service string, addr net.Addr) net.Listener {
 // Serve takes connections until ctx ends; it returns nil then.
 func (in *Inlet) Serve(ctx context.Context, ln net.Listener) error {
 	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	var all sync.WaitGroup
+	defer all.Wait()
+	return accept(ctx, ln, &all, func(c *net.TCPConn) { in.take(ctx, c) })
+}
+
+// accept takes connections until ctx ends, which is no error, or ln is closed. A bounded number is under way in all at a time.
+func accept(ctx context.Context, ln net.Listener, all *sync.WaitGroup, handle func(*net.TCPConn)) error {
 	room := make(chan struct{}, mostUnread)
 	for {
 		room <- struct{}{}
@@ -65,9 +70,9 @@ func (in *Inlet) Serve(ctx context.Context, ln net.Listener) error {
 			}
 			continue
 		}
-		wg.Go(func() {
+		all.Go(func() {
 			defer func() { <-room }()
-			in.take(ctx, c.(*net.TCPConn))
+			handle(c.(*net.TCPConn))
 		})
 	}
 }

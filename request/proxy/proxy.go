@@ -49,23 +49,40 @@ func NewKey(secret identity.Secret) (Key, error) {
 // Append writes a header. Addresses of both families are written as IPv6.
 func (k Key) Append(b []byte, h Header) []byte {
 	begin := len(b)
-	from, to := h.Client.Addr().Unmap(), h.Door.Addr().Unmap()
-	b = append(b, signature...)
-	if from.Is4() && to.Is4() {
-		b = append(b, proxied, inet, 0, 0)
-		b = append(append(b, from.AsSlice()...), to.AsSlice()...)
-	} else {
-		b = append(b, proxied, inet6, 0, 0)
-		x, y := from.As16(), to.As16()
-		b = append(append(b, x[:]...), y[:]...)
-	}
-	b = binary.BigEndian.AppendUint16(b, h.Client.Port())
-	b = binary.BigEndian.AppendUint16(b, h.Door.Port())
+	b = appendEnds(b, h.Client, h.Door)
 	b = append(b, typeOf, byte(len(h.Service)>>8), byte(len(h.Service)))
 	b = append(b, h.Service...)
 	b = append(b, typeMAC, 0, macSize)
 	binary.BigEndian.PutUint16(b[begin+14:], uint16(len(b)+macSize-begin-16))
 	return append(b, k.sign(b[begin:])...)
+}
+
+// appendEnds writes a header that has the ends of a connection alone.
+func appendEnds(b []byte, client, door netip.AddrPort) []byte {
+	from, to := client.Addr().Unmap(), door.Addr().Unmap()
+	b = append(b, signature...)
+	if from.Is4() && to.Is4() {
+		b = append(b, proxied, inet, 0, 2*4+4)
+		b = append(append(b, from.AsSlice()...), to.AsSlice()...)
+	} else {
+		b = append(b, proxied, inet6, 0, 2*16+4)
+		x, y := from.As16(), to.As16()
+		b = append(append(b, x[:]...), y[:]...)
+	}
+	b = binary.BigEndian.AppendUint16(b, client.Port())
+	return binary.BigEndian.AppendUint16(b, door.Port())
+}
+
+// ends reads the ends of a connection, and returns what stands behind them. false: they are not of TCP, or not there.
+func ends(family byte, b []byte) (client, door netip.AddrPort, rest []byte, ok bool) {
+	size := map[byte]int{inet: 4, inet6: 16}[family]
+	if size == 0 || len(b) < 2*size+4 {
+		return client, door, nil, false
+	}
+	from, _ := netip.AddrFromSlice(b[:size])
+	to, _ := netip.AddrFromSlice(b[size : 2*size])
+	ports := b[2*size:]
+	return netip.AddrPortFrom(from.Unmap(), binary.BigEndian.Uint16(ports)), netip.AddrPortFrom(to.Unmap(), binary.BigEndian.Uint16(ports[2:])), ports[4:], true
 }
 
 func (k Key) sign(b []byte) []byte {
@@ -88,23 +105,16 @@ func (k Key) Read(r io.Reader) (h Header, err error) {
 	if _, err := io.ReadFull(r, b[16:]); err != nil {
 		return h, fmt.Errorf("header cut: %w", err)
 	}
-	size := map[byte]int{inet: 4, inet6: 16}[b[13]]
-	rest := 16 + 2*size + 4
-	if size == 0 || len(b) < rest+3+3+macSize {
+	client, door, service, ok := ends(b[13], b[16:])
+	if !ok || len(service) < 3+3+macSize {
 		return h, ErrForeign
 	}
 	signed := len(b) - macSize
-	service := b[rest:]
 	length := int(binary.BigEndian.Uint16(service[1:]))
-	if service[0] != typeOf || rest+3+length+3 != signed || b[signed-3] != typeMAC || !hmac.Equal(k.sign(b[:signed]), b[signed:]) {
+	if service[0] != typeOf || 3+length+3+macSize != len(service) || b[signed-3] != typeMAC || !hmac.Equal(k.sign(b[:signed]), b[signed:]) {
 		return h, ErrForeign
 	}
-	from, _ := netip.AddrFromSlice(b[16 : 16+size])
-	to, _ := netip.AddrFromSlice(b[16+size : 16+2*size])
-	h.Client = netip.AddrPortFrom(from.Unmap(), binary.BigEndian.Uint16(b[rest-4:]))
-	h.Door = netip.AddrPortFrom(to.Unmap(), binary.BigEndian.Uint16(b[rest-2:]))
-	h.Service = string(service[3 : 3+length])
-	return h, nil
+	return Header{Client: client, Door: door, Service: string(service[3 : 3+length])}, nil
 }
 
 // Conn is a connection that was passed on: its ends are those that the header says.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -96,41 +97,30 @@ func said2(r io.Reader, b []byte) (client, door netip.AddrPort, err error) {
 	if _, err := io.ReadFull(r, rest); err != nil {
 		return client, door, fmt.Errorf("%w: %w", ErrUnsaid, err)
 	}
-	size := map[byte]int{inet: 4, inet6: 16}[b[13]]
-	switch {
-	case b[12] == local, b[13] == unspec:
+	if b[12] == local || b[13] == unspec {
 		return client, door, nil
-	case size == 0, n < 2*size+4:
+	}
+	client, door, _, ok := ends(b[13], rest)
+	if !ok {
 		return client, door, ErrUnsaid
 	}
-	from, _ := netip.AddrFromSlice(rest[:size])
-	to, _ := netip.AddrFromSlice(rest[size : 2*size])
-	ports := rest[2*size:]
-	return netip.AddrPortFrom(from.Unmap(), binary.BigEndian.Uint16(ports)), netip.AddrPortFrom(to.Unmap(), binary.BigEndian.Uint16(ports[2:])), nil
+	return client, door, nil
 }
 
 // Say is a header of the PROXY protocol, of version 2 or 1. When an address is not known it says so.
 func Say(second bool, client, door netip.AddrPort) []byte {
-	from, to := client.Addr().Unmap().WithZone(""), door.Addr().Unmap().WithZone("")
-	known, four := client.IsValid() && door.IsValid(), from.Is4() && to.Is4()
-	x, y := from.As16(), to.As16()
-	switch {
-	case !second && !known:
-		return []byte("PROXY UNKNOWN\r\n")
-	case !second && four:
-		return fmt.Appendf(nil, "PROXY TCP4 %s %s %d %d\r\n", from, to, client.Port(), door.Port())
-	case !second:
-		return fmt.Appendf(nil, "PROXY TCP6 %s %s %d %d\r\n", netip.AddrFrom16(x), netip.AddrFrom16(y), client.Port(), door.Port())
-	case !known:
+	from, to := client.Addr().Unmap(), door.Addr().Unmap()
+	switch known := client.IsValid() && door.IsValid(); {
+	case second && known:
+		return appendEnds(nil, client, door)
+	case second:
 		return append([]byte(signature), local, unspec, 0, 0)
-	case four:
-		return ports(append(append(append([]byte(signature), proxied, inet, 0, 12), from.AsSlice()...), to.AsSlice()...), client, door)
+	case !known:
+		return []byte("PROXY UNKNOWN\r\n")
+	case from.Is4() && to.Is4():
+		return fmt.Appendf(nil, "PROXY TCP4 %s %s %d %d\r\n", from, to, client.Port(), door.Port())
 	}
-	return ports(append(append(append([]byte(signature), proxied, inet6, 0, 36), x[:]...), y[:]...), client, door)
-}
-
-func ports(b []byte, client, door netip.AddrPort) []byte {
-	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, client.Port()), door.Port())
+	return fmt.Appendf(nil, "PROXY TCP6 %s %s %d %d\r\n", netip.AddrFrom16(from.As16()), netip.AddrFrom16(to.As16()), client.Port(), door.Port())
 }
 
 // Hear makes a connection one from whom the proxy says that it is, if it is from one of these proxies; any other is what it is. The error is [ErrUnsaid]: such a connection says nothing
@@ -164,7 +154,6 @@ type behind struct {
 	conns  chan net.Conn
 	closed chan struct{} // ln is
 	err    error         // of ln, once it is closed
-	all    sync.WaitGroup
 }
 
 // Accept implements [net.Listener].
@@ -178,36 +167,22 @@ func (b *behind) Accept() (net.Conn, error) {
 }
 
 func (b *behind) run(proxies func() []netip.Prefix) {
-	room := make(chan struct{}, mostUnread)
-	for {
-		room <- struct{}{}
-		c, err := b.Listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			b.err = err
-			close(b.closed)
-			b.all.Wait()
-			for len(b.conns) > 0 { // nobody will take them
-				(<-b.conns).Close()
-			}
+	var all sync.WaitGroup
+	b.err = accept(context.Background(), b.Listener, &all, func(c *net.TCPConn) {
+		heard, err := Hear(c, proxies())
+		if err != nil {
+			c.Close()
 			return
 		}
-		if err != nil { // out of files, say: some come back
-			<-room
-			time.Sleep(50 * time.Millisecond)
-			continue
+		select {
+		case b.conns <- heard:
+		case <-b.closed:
+			c.Close()
 		}
-		b.all.Go(func() {
-			defer func() { <-room }()
-			heard, err := Hear(c.(*net.TCPConn), proxies())
-			if err != nil {
-				c.Close()
-				return
-			}
-			select {
-			case b.conns <- heard:
-			case <-b.closed:
-				c.Close()
-			}
-		})
+	})
+	close(b.closed)
+	all.Wait()
+	for len(b.conns) > 0 { // nobody will take them
+		(<-b.conns).Close()
 	}
 }
