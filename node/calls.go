@@ -30,7 +30,7 @@ func (n *Node) listen(ctx context.Context) error {
 				continue
 			}
 		}
-		demand, busy := n.calls.Sample(time.Now(), n.span, n.timed)
+		demand, busy := n.calls.Sample(time.Now(), n.span)
 		if !slices.Equal(demand, *n.demand.Load()) {
 			n.demand.Store(&demand)
 			n.again()
@@ -62,16 +62,6 @@ func (n *Node) span(name system.ServiceName) time.Duration {
 	}
 	calls, _ := architecture.CallsOf(&d.Service)
 	return calls.Idle / 2
-}
-
-// timed says whether a service has a goal of latency.
-func (n *Node) timed(name system.ServiceName) bool {
-	p := n.view.Load().Plan
-	if p == nil {
-		return false
-	}
-	d := p.Deployment(name)
-	return d != nil && d.Service.Scale.Latency > 0
 }
 
 // lookEvery is how often processor time is looked at, where it is a goal.

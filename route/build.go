@@ -57,6 +57,7 @@ func service(plan *system.Plan, d *system.Deployment, nodes map[system.NodeID]*s
 	}
 	var calls architecture.Calls
 	calls, s.Called = architecture.CallsOf(&d.Service)
+	s.Timed = calls.Latency > 0
 	wakes := architecture.Wakes(&d.Service)
 	if wakes {
 		s.Each = crowd * calls.Inflight

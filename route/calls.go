@@ -73,9 +73,11 @@ func (c *Calls) Begin(name system.ServiceName, now time.Time, waits bool) {
 	}
 }
 
-// End counts it out, and takes how long its answer took to begin.
-func (c *Calls) End(name system.ServiceName, now time.Time, took time.Duration) {
-	c.add(name, now, -1, false)
+// End counts it out.
+func (c *Calls) End(name system.ServiceName, now time.Time) { c.add(name, now, -1, false) }
+
+// Took takes how long an answer took to begin, of a service of which that is told.
+func (c *Calls) Took(name system.ServiceName, now time.Time, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.took[name]
@@ -127,8 +129,8 @@ func (g *called) pass(now time.Time) {
 
 // Sample says what was asked at a time, the most of the last span of each service, and forgets what is older.
 // A service whose span is 0 is left out. More is said at once, less at most once a second. busy says that
-// there is more to tell by and by, whether anybody calls or not: sample again soon. timed says of which services it is told how long answers take.
-func (c *Calls) Sample(now time.Time, span func(system.ServiceName) time.Duration, timed func(system.ServiceName) bool) (demand []system.Demand, busy bool) {
+// there is more to tell by and by, whether anybody calls or not: sample again soon.
+func (c *Calls) Sample(now time.Time, span func(system.ServiceName) time.Duration) (demand []system.Demand, busy bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := map[system.ServiceName]system.Demand{}
@@ -150,10 +152,10 @@ func (c *Calls) Sample(now time.Time, span func(system.ServiceName) time.Duratio
 		busy = true
 	}
 	for name, a := range c.took {
-		if d, ok := all[name]; ok && timed(name) {
+		if d, ok := all[name]; ok {
 			d.Latency = a.sample(now)
 			all[name] = d
-		} else if !ok {
+		} else {
 			delete(c.took, name)
 		}
 	}

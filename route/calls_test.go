@@ -32,7 +32,7 @@ func (c *clock) begin(n int, waits bool) {
 
 func (c *clock) end(n int) {
 	for range n {
-		c.calls.End("fn", c.now, time.Millisecond)
+		c.calls.End("fn", c.now)
 	}
 }
 
@@ -52,7 +52,7 @@ func (c *clock) sample() float64 {
 }
 
 func (c *clock) told() float64 {
-	demand, _ := c.calls.Sample(c.now, func(system.ServiceName) time.Duration { return c.span }, never)
+	demand, _ := c.calls.Sample(c.now, func(system.ServiceName) time.Duration { return c.span })
 	if len(demand) == 0 {
 		return 0
 	}
@@ -115,7 +115,7 @@ func TestDemandIsForgottenLate(t *testing.T) {
 	for range 170 {
 		c.sample()
 	}
-	if _, busy := c.calls.Sample(c.now, func(system.ServiceName) time.Duration { return c.span }, never); busy || len(c.calls.gauges) > 0 {
+	if _, busy := c.calls.Sample(c.now, func(system.ServiceName) time.Duration { return c.span }); busy || len(c.calls.gauges) > 0 {
 		t.Error("nobody calls, and there is still something to tell")
 	}
 	c.begin(1, false)
@@ -211,29 +211,27 @@ func TestUses(t *testing.T) {
 	c.Uses("hot", now, 0.5)
 	c.Begin("hot", now, false)
 	now = now.Add(time.Second)
-	demand, busy := c.Sample(now, span, never)
+	demand, busy := c.Sample(now, span)
 	if len(demand) != 1 || !busy || demand[0].Inflight != 1 || demand[0].CPU < 0.5 || demand[0].CPU > 0.56 {
 		t.Fatalf("%+v, want one request and half a processor", demand)
 	}
-	c.End("hot", now, 0)
+	c.End("hot", now)
 	c.Uses("hot", now, 0)
 	for range 15 {
 		now = now.Add(time.Second)
-		demand, busy = c.Sample(now, span, never)
+		demand, busy = c.Sample(now, span)
 	}
 	if len(demand) != 0 || busy {
 		t.Errorf("%+v, %v after a while, want nothing", demand, busy)
 	}
 }
 
-func never(system.ServiceName) bool { return false }
-
 // TestAnswers: what is told is within which time nearly all answers of the last two seconds began; a few say nothing.
 func TestAnswers(t *testing.T) {
 	c := NewCalls()
 	now := time.Unix(1e9, 0)
 	told := func() float64 {
-		d, _ := c.Sample(now, func(system.ServiceName) time.Duration { return time.Minute }, func(system.ServiceName) bool { return true })
+		d, _ := c.Sample(now, func(system.ServiceName) time.Duration { return time.Minute })
 		if len(d) == 0 {
 			return -1
 		}
@@ -242,7 +240,8 @@ func TestAnswers(t *testing.T) {
 	answer := func(n int, took time.Duration) {
 		for range n {
 			c.Begin("api", now, false)
-			c.End("api", now, took)
+			c.End("api", now)
+			c.Took("api", now, took)
 		}
 		now = now.Add(100 * time.Millisecond)
 	}

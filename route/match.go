@@ -103,6 +103,9 @@ func (t *Table) Trusts(peer string) bool {
 // Client is who a request is from: the nearest one that is no trusted proxy, of the peer and of those that forwarded, which is what all lines of X-Forwarded-For say, names beside it,
 // the nearest last. If all are trusted it is the farthest.
 func (t *Table) Client(peer string, forwarded []string) string {
+	if len(forwarded) == 0 || !t.Trusts(peer) {
+		return peer
+	}
 	var hops []string
 	for _, line := range forwarded {
 		for hop := range strings.SplitSeq(line, ",") {

@@ -36,6 +36,7 @@ type Service struct {
 	Leaving   []Instance // that drain and still run: they get requests of clients that stay with them, no others
 	Coming    bool       // one is planned that is not ready yet, or is made when called: a request may wait for it
 	Called    bool       // its instances follow its calls
+	Timed     bool       // they have a goal of latency
 	Each      int        // of such: requests that one node gives an instance at a time; further ones wait for a place. Of those that come at once a few more may pass
 	Why       string     // when Instances is empty: why, in words
 	Absent    []Absent   // planned, and not among Instances

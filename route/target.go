@@ -17,6 +17,7 @@ type Target struct {
 	Leaving []Instance // only for clients that stay with one of them
 	Coming  bool       // one is planned that is not ready yet
 	Called  bool       // its instances follow its calls: they are counted
+	Timed   bool       // and follow how long answers take: that is counted, too
 	Each    int        // requests that one node gives an instance at a time; 0: no bound
 	Why     string     // when Among is empty: why, in words
 	Key     KeyRule
@@ -38,7 +39,7 @@ func (t *Table) Door(name system.ServiceName) Target {
 		}
 	}
 	return Target{Service: name, Policy: svc.Switch.Policy, Sticky: svc.Switch.Sticky, Model: svc.Switch.Model, Proxy: svc.Switch.Proxy, Among: among, Leaving: svc.Leaving,
-		Coming: svc.Coming, Called: svc.Called, Each: svc.Each, Why: svc.Why, Key: svc.Key, Locator: svc.Locator, Once: svc.Once}
+		Coming: svc.Coming, Called: svc.Called, Timed: svc.Timed, Each: svc.Each, Why: svc.Why, Key: svc.Key, Locator: svc.Locator, Once: svc.Once}
 }
 
 // own are the instances on this node. Who looked a service up by name came to them; only a client whose answer is out

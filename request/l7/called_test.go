@@ -16,7 +16,7 @@ import (
 
 // demand is what a node's switch tells of calls now.
 func demand(c *route.Calls) float64 {
-	d, _ := c.Sample(time.Now(), func(system.ServiceName) time.Duration { return time.Minute }, never)
+	d, _ := c.Sample(time.Now(), func(system.ServiceName) time.Duration { return time.Minute })
 	if len(d) == 0 {
 		return 0
 	}
@@ -101,9 +101,7 @@ func TestBusyInstanceIsLeftAlone(t *testing.T) {
 		t.Errorf("%d at a time were given to one, want 2", most.Load())
 	}
 	eventually(t, "nothing is under way", func() bool {
-		_, busy := calls.Sample(time.Now(), func(system.ServiceName) time.Duration { return 0 }, never)
+		_, busy := calls.Sample(time.Now(), func(system.ServiceName) time.Duration { return 0 })
 		return !busy
 	})
 }
-
-func never(system.ServiceName) bool { return false }

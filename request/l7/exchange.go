@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,7 @@ type exchange struct {
 	once   bool        // the service tells one write from two
 
 	called system.ServiceName // it is counted as a call of, or empty
+	timed  bool               // and how long its answer takes
 	wakes  bool               // it waits, or has waited, for a first instance to be made
 	cold   time.Duration      // so long
 
@@ -112,7 +114,7 @@ func (b *stream) end(w http.ResponseWriter) {
 }
 
 func (s *Switch) exchange(w http.ResponseWriter, r *http.Request, entry bool) *exchange {
-	return &exchange{s: s, w: w, in: r, entry: entry, start: time.Now(), header: onward(r, entry, s.o.Table().Trusts)}
+	return &exchange{s: s, w: w, in: r, entry: entry, start: time.Now(), header: onward(r, entry, s.o.Table())}
 }
 
 // body makes the request's body ready: read, or to be streamed while the answer may already come. Every
@@ -135,11 +137,11 @@ func (x *exchange) body() error {
 
 func (x *exchange) end() {
 	if x.called != "" {
-		took := x.began
-		if took == 0 { // there was no answer
-			took = time.Since(x.start)
+		now := time.Now()
+		x.s.o.Calls.End(x.called, now)
+		if x.timed {
+			x.s.o.Calls.Took(x.called, now, cmp.Or(x.began, now.Sub(x.start))) // to the answer, or to the end without one
 		}
-		x.s.o.Calls.End(x.called, time.Now(), took)
 	}
 	if x.stream != nil {
 		x.stream.end(x.w)
@@ -149,7 +151,7 @@ func (x *exchange) end() {
 // count tells of a request to a service whose instances follow its calls, once.
 func (x *exchange) count(to route.Target) {
 	if to.Called && x.called == "" && x.s.o.Calls != nil {
-		x.called = to.Service
+		x.called, x.timed = to.Service, to.Timed
 		x.s.o.Calls.Begin(to.Service, time.Now(), len(to.Among) == 0)
 	}
 }

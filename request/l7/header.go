@@ -49,7 +49,7 @@ func endToEnd(h http.Header) {
 
 // onward returns the headers of a request as the next hop gets them. On entry it says where the request
 // came from; what was said before is believed from trusted proxies alone.
-func onward(r *http.Request, entry bool, trusts func(string) bool) http.Header {
+func onward(r *http.Request, entry bool, t *route.Table) http.Header {
 	h := maps.Clone(r.Header) // its values are nobody's to change
 	protocol := upgrade(r.Header)
 	trailers := httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers")
@@ -62,18 +62,18 @@ func onward(r *http.Request, entry bool, trusts func(string) bool) http.Header {
 		h.Set("Upgrade", protocol)
 	}
 	if entry {
-		from(h, r, trusts)
+		from(h, r, t)
 	}
 	return h
 }
 
 // from sets X-Forwarded-For, -Host, -Proto and Forwarded (RFC 7239).
-func from(h http.Header, r *http.Request, trusts func(string) bool) {
+func from(h http.Header, r *http.Request, t *route.Table) {
 	client, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		client = r.RemoteAddr
 	}
-	if !trusts(client) {
+	if !t.Trusts(client) {
 		for _, name := range forwarded {
 			delete(h, name)
 		}

@@ -94,7 +94,7 @@ func TestHeaders(t *testing.T) {
 }
 
 func TestForwardedIsNotBelievedFromOutside(t *testing.T) {
-	trusts := (&route.Table{Trust: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}).Trusts
+	table := &route.Table{Trust: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}
 	for _, tt := range []struct{ remote, want, node string }{
 		{"198.51.100.9:99", "192.0.2.7, 198.51.100.9", "198.51.100.9"},
 		{"203.0.113.5:99", "203.0.113.5", "203.0.113.5"},
@@ -103,7 +103,7 @@ func TestForwardedIsNotBelievedFromOutside(t *testing.T) {
 		{"@", "@", "unknown"},
 	} {
 		r := &http.Request{RemoteAddr: tt.remote, Host: `a"b`, Header: http.Header{"X-Forwarded-For": {"192.0.2.7"}, "Forwarded": {"for=x"}}}
-		h := onward(r, true, trusts)
+		h := onward(r, true, table)
 		if got := h.Get("X-Forwarded-For"); got != tt.want {
 			t.Errorf("from %s: X-Forwarded-For %q, want %q", tt.remote, got, tt.want)
 		}
