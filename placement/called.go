@@ -20,7 +20,6 @@ import (
 // half. Nothing else is remembered: without the plan and the reports it begins again at the minimum.
 func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
 	asked := t.asked(p)
-	need := needed(calls, asked)
 	is := &system.Called{}
 	switch {
 	case p.was == nil:
@@ -30,16 +29,13 @@ func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
 		is.Want = len(p.active) + len(p.lost)
 	}
 	was := is.Want
+	is.Want = min(max(is.Want, calls.Min), calls.Max)
+	stood, need := is.Want, t.needed(is, calls, asked)
 	is.Arrivals = t.arrivals(is.Arrivals, calls, len(asked) > 0)
 	if from, until, ok := expected(is.Arrivals, calls); ok && len(asked) == 0 && need == 0 {
 		if quiet := t.quiet(is.Arrivals, calls); quiet >= from && quiet < until {
 			need = 1
 		}
-	}
-	is.Want = min(max(is.Want, calls.Min), calls.Max)
-	stood, slow := is.Want, slowest(asked)
-	if calls.Latency > 0 {
-		need = max(need, t.pace(is, calls, slow))
 	}
 	switch {
 	case need >= is.Want:
@@ -51,7 +47,7 @@ func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
 		is.Want, is.Less = need, time.Time{}
 	}
 	if calls.Latency > 0 && is.Want != stood {
-		is.Paced = &system.Paced{At: t.in.Now, From: stood, Latency: slow}
+		is.Paced = &system.Paced{At: t.in.Now, From: stood, Latency: slowest(asked)}
 	}
 	if was == 0 && is.Want > 0 && calls.Min == 0 && len(asked) > 0 {
 		is.Wakes++
@@ -59,8 +55,8 @@ func (t *turn) follow(p *part, calls architecture.Calls) *system.Called {
 	return is
 }
 
-// needed is how many instances are enough for what is asked.
-func needed(calls architecture.Calls, asked []demand) int {
+// needed is how many instances are enough for what is asked, of several goals the one that needs most.
+func (t *turn) needed(is *system.Called, calls architecture.Calls, asked []demand) int {
 	inflight, cpu, n := 0.0, 0.0, 0.0
 	for _, d := range asked {
 		inflight += d.inflight
@@ -69,10 +65,14 @@ func needed(calls architecture.Calls, asked []demand) int {
 	if calls.Inflight > 0 {
 		n = math.Ceil(inflight/float64(calls.Inflight) - 1e-9)
 	}
-	if calls.CPU > 0 { // of two goals the one that needs more
+	if calls.CPU > 0 {
 		n = max(n, math.Ceil(cpu/calls.CPU-1e-9))
 	}
-	return max(int(min(n, float64(calls.Max))), calls.Min)
+	need := max(int(min(n, float64(calls.Max))), calls.Min)
+	if calls.Latency > 0 {
+		need = max(need, t.pace(is, calls, slowest(asked)))
+	}
+	return need
 }
 
 // asked is the demand for a service on the nodes that are there, the largest first.
@@ -94,47 +94,6 @@ type demand struct {
 	inflight float64
 	cpu      float64
 	latency  float64 // seconds
-}
-
-// slowest is the latency on the node on which it is the greatest, in seconds.
-func slowest(asked []demand) (most float64) {
-	for _, d := range asked {
-		most = max(most, d.latency)
-	}
-	return most
-}
-
-const (
-	paceEvery = 5 * time.Second // from one step to the next: an instance starts, and two seconds of answers are measured
-	paceMost  = 2.0             // times as many instances, in one step
-	paceGain  = 0.9             // of the latency before, which more instances must bring it below to be of use
-	paceSlack = 0.5             // of the goal, below which fewer instances would do
-)
-
-// pace is how many instances a goal of latency asks for. How latency falls with the number of instances nobody knows beforehand, so it goes step by step: as many times more as it
-// is too slow, at most twice as many, and one fewer when it is faster than half of the goal. When a step up did not help, the next one is tried after scale.idle: then it is not the instances that are slow.
-func (t *turn) pace(is *system.Called, calls architecture.Calls, slow float64) int {
-	goal := calls.Latency.Seconds()
-	var since time.Duration
-	if is.Paced != nil {
-		since = t.in.Now.Sub(is.Paced.At)
-	}
-	switch {
-	case slow == 0:
-		return calls.Min
-	case is.Paced != nil && since < paceEvery:
-		return is.Want
-	case slow <= goal*paceSlack:
-		return is.Want - 1
-	case slow <= goal || useless(is, slow) && since < calls.Idle:
-		return is.Want
-	}
-	return min(int(math.Ceil(float64(max(is.Want, 1))*min(paceMost, slow/goal))), calls.Max)
-}
-
-// useless says that the last step up did not make answers faster.
-func useless(is *system.Called, slow float64) bool {
-	return is.Paced != nil && is.Paced.From < is.Want && slow > is.Paced.Latency*paceGain
 }
 
 // resume takes back instances that are on their way out when calls need them again: they may still run.
@@ -187,11 +146,6 @@ func (t *turn) uncalled(p *part, node system.NodeID) bool {
 	return p.called != nil && !slices.ContainsFunc(t.asked(p), func(d demand) bool { return t.fleet.nodes[d.node].Node == node })
 }
 
-// inWords is a latency as it is read.
-func inWords(seconds float64) string {
-	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Microsecond).String()
-}
-
 // Why says why a service has as many instances as the next plan gives it: of one whose instances follow
 // its calls, with who asks how much. Empty for every other one.
 func Why(in Input, service system.ServiceName) string {
@@ -220,10 +174,7 @@ func Why(in Input, service system.ServiceName) string {
 			slow = append(slow, inWords(d.latency)+on)
 		}
 	}
-	need := needed(calls, asked)
-	if calls.Latency > 0 {
-		need = max(need, t.pace(p.called, calls, slowest(asked)))
-	}
+	need := t.needed(p.called, calls, asked)
 	from, until, learnt := expected(p.called.Arrivals, calls)
 	switch {
 	case len(asked) == 0 && learnt:

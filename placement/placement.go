@@ -4,7 +4,7 @@
 // remembers nothing; everything it needs to know later stands in the plan. Start at [Next].
 //
 // A decision has six parts, one file each: settle.go says what becomes of the instances that are there,
-// called.go how many a function's calls need, roll.go how many are added and drained in this step, search.go where the added ones go, divide.go and
+// called.go how many a service's calls need, paced.go how many a goal of latency asks for, roll.go how many are added and drained in this step, search.go where the added ones go, divide.go and
 // circle.go which keys are whose, words.go why.
 package placement
 
