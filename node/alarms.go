@@ -22,6 +22,7 @@ import (
 type alarms struct {
 	node *Node
 	now  atomic.Pointer[[]system.Alarm] // never nil
+	slow bool                           // control's disk was, the last time; of run's goroutine alone
 
 	mu     sync.Mutex // guards clocks
 	clocks map[system.NodeID]clock
@@ -79,33 +80,8 @@ func (a *alarms) ahead() map[system.NodeID]time.Duration {
 func (a *alarms) run(ctx context.Context) error {
 	tick := time.NewTicker(alarmEvery)
 	defer tick.Stop()
-	slow := false
 	for {
-		var next []system.Alarm
-		add := func(kind system.AlarmKind, text string) {
-			if text != "" {
-				next = append(next, system.Alarm{Kind: kind, Text: text})
-			}
-		}
-		add(system.AlarmClock, clockAlarm(a.ahead()))
-		if engine := a.node.ownEngine(); engine != nil {
-			bounded, cancel := context.WithTimeout(ctx, reachWithin)
-			if is, err := engine.Standing(bounded); err == nil {
-				add(system.AlarmControl, controlAlarm(is.Size))
-			}
-			cancel()
-		}
-		if free, err := blob.Free(a.node.boot.Blobs); err == nil {
-			add(system.AlarmDisk, diskAlarm(free))
-		}
-		if a.node.ownEngine() != nil && !a.node.boot.Emulated {
-			took, err := syncTime(a.node.boot.ControlDir)
-			was := slow
-			slow = err == nil && took > slowSync
-			if slow && was { // once is a moment's
-				add(system.AlarmSync, syncText)
-			}
-		}
+		next := a.look(ctx)
 		if old := *a.now.Swap(&next); !slices.Equal(old, next) {
 			for _, alarm := range next {
 				if !slices.Contains(old, alarm) {
@@ -120,6 +96,35 @@ func (a *alarms) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// look is what there is to say now, sorted by kind.
+func (a *alarms) look(ctx context.Context) (all []system.Alarm) {
+	add := func(kind system.AlarmKind, text string) {
+		if text != "" {
+			all = append(all, system.Alarm{Kind: kind, Text: text})
+		}
+	}
+	engine := a.node.ownEngine()
+	add(system.AlarmClock, clockAlarm(a.ahead()))
+	if engine != nil {
+		bounded, cancel := context.WithTimeout(ctx, reachWithin)
+		defer cancel()
+		if is, err := engine.Standing(bounded); err == nil {
+			add(system.AlarmControl, controlAlarm(is.Size))
+		}
+	}
+	if free, err := blob.Free(a.node.boot.Blobs); err == nil {
+		add(system.AlarmDisk, diskAlarm(free))
+	}
+	if engine != nil && !a.node.boot.Emulated {
+		took, err := syncTime(a.node.boot.ControlDir)
+		was := a.slow
+		if a.slow = err == nil && took > slowSync; a.slow && was { // once is a moment's
+			add(system.AlarmSync, syncText)
+		}
+	}
+	return all
 }
 
 // diskAlarm is empty while there is room.

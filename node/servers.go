@@ -30,8 +30,6 @@ type servers struct {
 	mu    sync.Mutex // guards what follows
 	told  []Server
 	found []Server // seen, now or in an earlier life
-
-	reported bool // found is later than told
 }
 
 func newServers(boot Boot, log *slog.Logger) *servers {
@@ -63,7 +61,7 @@ func ReadServers(file string) (all []Server, err error) {
 func (s *servers) tell(told []Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.told, s.reported = told, false
+	s.told = told
 }
 
 // see takes what servers report of themselves. One that reports nothing now is kept: it may be back before anybody answers. One that is no
@@ -71,13 +69,18 @@ func (s *servers) tell(told []Server) {
 func (s *servers) see(v *control.View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reported = true
 	next := slices.DeleteFunc(slices.Clone(s.found), func(f Server) bool {
 		return slices.ContainsFunc(v.Expelled, func(e system.Expelled) bool { return e.Node == f.Node }) || v.Node(f.Node) != nil
 	})
 	for _, seen := range v.Seen {
-		if seen.Role == string(identity.Server) {
-			next = append(next, Server{Node: seen.Node, Link: seen.Link, Site: seen.Site})
+		if seen.Role != string(identity.Server) {
+			continue
+		}
+		is := Server{Node: seen.Node, Link: seen.Link, Site: seen.Site}
+		next = append(next, is)
+		if i := slices.IndexFunc(s.told, func(t Server) bool { return t.Node == is.Node }); i >= 0 && s.told[i] != is { // it has moved since
+			s.told = slices.Clone(s.told) // whoever gave it has it, too
+			s.told[i] = is
 		}
 	}
 	slices.SortFunc(next, func(a, b Server) int { return strings.Compare(string(a.Node), string(b.Node)) })
@@ -100,16 +103,14 @@ func (s *servers) see(v *control.View) {
 	}
 }
 
-// all are those who answer, first who the node was told of. Where a server is says its own report, if it has come later than what was told.
+// all are those who answer, first who the node was told of.
 func (s *servers) all() []Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := slices.Clone(s.told)
 	for _, f := range s.found {
-		if i := slices.IndexFunc(all, func(t Server) bool { return t.Node == f.Node }); i < 0 {
+		if !slices.ContainsFunc(all, func(t Server) bool { return t.Node == f.Node }) {
 			all = append(all, f)
-		} else if s.reported {
-			all[i] = f
 		}
 	}
 	return all

@@ -153,14 +153,10 @@ func (v *voter) life(ctx context.Context, names []string) error {
 	switch {
 	case ctx.Err() != nil:
 		return nil
-	case errors.Is(why, errOut), errors.Is(why, errEarlier):
+	case errors.Is(why, errOut), errors.Is(why, errEarlier), v.unseated(ctx): // an engine that was put out may not even start
 		v.node.log.Warn("this server begins anew as a learner", "err", why)
 		return os.RemoveAll(v.data())
 	case len(v.node.servers.others()) > 0: // they answer for control meanwhile
-		if v.isOut(ctx) {
-			v.node.log.Warn("this server begins anew as a learner", "err", errOut)
-			return os.RemoveAll(v.data())
-		}
 		v.node.log.Warn("control's engine does not start; it is tried again", "err", why)
 		select {
 		case <-ctx.Done():
@@ -232,7 +228,7 @@ func (v *voter) look(ctx context.Context, names []string, end context.CancelCaus
 			led = time.Now()
 		} else if time.Since(led) > strangeFor {
 			led = time.Now() // not asked again for a while
-			if v.isOut(ctx) {
+			if v.unseated(ctx) {
 				end(errOut)
 				return
 			}
@@ -245,8 +241,8 @@ func (v *voter) look(ctx context.Context, names []string, end context.CancelCaus
 	}
 }
 
-// isOut says that the other servers agree, without this one.
-func (v *voter) isOut(ctx context.Context) bool {
+// unseated says that the other servers agree, without this one.
+func (v *voter) unseated(ctx context.Context) bool {
 	all, err := v.ask(ctx)
 	return err == nil && !slices.ContainsFunc(all, func(s Seat) bool { return s.Node == v.node.boot.ID })
 }
@@ -292,19 +288,11 @@ func (v *voter) meet(ctx context.Context, end context.CancelCauseFunc) {
 func (v *voter) epochOf(ctx context.Context, id system.NodeID) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, reachWithin)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(id)+VotersPath, nil)
-	if err != nil {
-		return 0, err
-	}
-	began := time.Now()
-	resp, err := v.node.http2.RoundTrip(req)
+	resp, err := v.send(ctx, id, http.MethodGet, VotersPath)
 	if err != nil {
 		return 0, err
 	}
 	resp.Body.Close()
-	if ahead, ok := remote.Ahead(resp, began, time.Now()); ok {
-		v.node.alarms.clock(id, ahead)
-	}
 	if resp.StatusCode != http.StatusOK {
 		return 0, errAbsent
 	}
@@ -576,11 +564,7 @@ func (v *voter) call(ctx context.Context, method, path string, into any) error {
 func (v *voter) callOne(ctx context.Context, id system.NodeID, method, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*voterCall)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+string(id)+path, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := v.node.http2.RoundTrip(req)
+	resp, err := v.send(ctx, id, method, path)
 	if err != nil {
 		return err
 	}
@@ -594,4 +578,18 @@ func (v *voter) callOne(ctx context.Context, id system.NodeID, method, path stri
 		return err
 	}
 	return json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(into)
+}
+
+// send makes one call of another server, and hears its clock. The caller closes the answer's body.
+func (v *voter) send(ctx context.Context, id system.NodeID, method, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+string(id)+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	resp, err := v.node.http2.RoundTrip(req)
+	if ahead, ok := remote.Ahead(resp, began, time.Now()); ok {
+		v.node.alarms.clock(id, ahead)
+	}
+	return resp, err
 }

@@ -4,8 +4,8 @@
 // remembers nothing; everything it needs to know later stands in the plan. Start at [Next].
 //
 // A decision has six parts, one file each: settle.go says what becomes of the instances that are there,
-// called.go how many a service's calls need, paced.go how many a goal of latency asks for, roll.go how many are added and drained in this step, search.go where the added ones go, divide.go and
-// circle.go which keys are whose, words.go why.
+// called.go and paced.go how many a service's calls and its goal of latency need, roll.go how many are added and drained in this step,
+// search.go where the added ones go, divide.go and circle.go which keys are whose, words.go why.
 package placement
 
 import (
