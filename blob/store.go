@@ -154,12 +154,8 @@ func (s *Store) Size(d system.Digest) (int64, error) {
 
 // Has says that the store holds d.
 func (s *Store) Has(d system.Digest) bool {
-	file, err := name(d)
-	if err != nil {
-		return false
-	}
-	info, err := os.Stat(s.path("blobs", file))
-	return err == nil && info.Mode().IsRegular()
+	_, err := s.Size(d)
+	return err == nil
 }
 
 // Open reads d. At the end of bytes that rotted on the disk the reader gives [ErrCorrupt] instead of io.EOF,

@@ -43,7 +43,7 @@ func (e *env) backupCmd() *cobra.Command {
 			if len(args) == 1 {
 				path = args[0]
 			}
-			about, size, err := e.backup(cmd, path)
+			about, size, err := e.backup(cmd.Context(), path)
 			if err != nil {
 				return err
 			}
@@ -62,7 +62,7 @@ func (e *env) backupCmd() *cobra.Command {
 }
 
 // backup writes the file whole or not at all. One that is there stays.
-func (e *env) backup(cmd *cobra.Command, path string) (about launch.About, size int64, err error) {
+func (e *env) backup(ctx context.Context, path string) (about launch.About, size int64, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return about, 0, &system.Hint{Err: fmt.Errorf("%s is there already", path), Next: "servent backup   (takes a name of its own)"}
 	}
@@ -71,10 +71,10 @@ func (e *env) backup(cmd *cobra.Command, path string) (about launch.About, size 
 		return about, 0, err
 	}
 	defer os.Remove(f.Name())
-	out, stop := e.passing(cmd.Context(), "written")
+	out, stop := e.passing(ctx, "written")
 	defer stop()
 	out.w = f
-	about, err = launch.Backup(cmd.Context(), e.folder(), out, Version)
+	about, err = launch.Backup(ctx, e.folder(), out, Version)
 	size = out.n.Load()
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return about, size, err

@@ -16,27 +16,6 @@ import (
 	"servent/system"
 )
 
-// votersAre waits until those who agree are these, by name; a learner's has a question mark.
-func (m *machine) votersAre(want string) {
-	m.t.Helper()
-	began := time.Now()
-	m.until("voters "+want, 90*time.Second, func(s admin.State) bool { return votersOf(s) == want })
-	m.t.Logf("%-6s after %v", want, time.Since(began).Round(100*time.Millisecond))
-}
-
-func votersOf(s admin.State) string {
-	var have []string
-	for _, v := range s.Voters {
-		name := string(v.Node)
-		if v.Learner {
-			name += "?"
-		}
-		have = append(have, name)
-	}
-	slices.Sort(have)
-	return strings.Join(have, " ")
-}
-
 // burns kills all that the first machine runs and loses its disk, but for the user's own files.
 func (m *machine) burns() {
 	m.t.Helper()

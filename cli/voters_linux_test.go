@@ -27,34 +27,14 @@ func TestVoters(t *testing.T) {
 	if out, err := a.run("up", "-d", "--listen", a.host, "--as", "a"); err != nil {
 		t.Fatalf("up: %v\n%s\n%s", err, out, a.logs())
 	}
-	vote := func(want string) func(admin.State) bool {
-		return func(s admin.State) bool {
-			var have []string
-			for _, v := range s.Voters {
-				name := string(v.Node)
-				if v.Learner {
-					name += "?"
-				}
-				have = append(have, name)
-			}
-			slices.Sort(have)
-			return strings.Join(have, " ") == want
-		}
-	}
-	agree := func(want string) {
-		t.Helper()
-		began := time.Now()
-		a.until("voters "+want, time.Minute, vote(want))
-		t.Logf("%-6s after %v", want, time.Since(began).Round(100*time.Millisecond))
-	}
-	agree("a")
+	a.votersAre("a")
 	b.join(append(a.token("--role", "server"), "--as", "b")...)
-	agree("a b?")
+	a.votersAre("a b?")
 	if out, err := a.run("node", "ls"); err != nil || !strings.Contains(out, "1 voter (a), 1 learner (b); while a is away nothing can be changed") {
 		t.Errorf("node ls of two: %v\n%s", err, out)
 	}
 	jc := c.join(append(a.token("--role", "server"), "--as", "c")...)
-	agree("a b c")
+	a.votersAre("a b c")
 	url := ""
 	a.until("all runs", time.Minute, func(s admin.State) bool {
 		for _, p := range s.Published {
@@ -90,7 +70,7 @@ func TestVoters(t *testing.T) {
 	}
 	changed(5)
 	a.until("a's node is back", time.Minute, nodeUp("a"))
-	agree("a b c")
+	a.votersAre("a b c")
 	// b is cut off: it has no majority, and says so to nobody as if it had; the others go on.
 	b.cable("down")
 	a.until("b is missed", time.Minute, func(s admin.State) bool { return !nodeUp("b")(s) })
@@ -102,6 +82,27 @@ func TestVoters(t *testing.T) {
 	if out, err := c.run("leave"); err != nil {
 		t.Fatalf("leave: %v\n%s", err, out)
 	}
-	a.until("one of two votes", time.Minute, func(s admin.State) bool { return vote("a b?")(s) || vote("a? b")(s) })
+	a.until("one of two votes", time.Minute, func(s admin.State) bool { return votersOf(s) == "a b?" || votersOf(s) == "a? b" })
 	changed(1)
+}
+
+// votersAre waits until those who agree are these, by name; a learner's has a question mark.
+func (m *machine) votersAre(want string) {
+	m.t.Helper()
+	began := time.Now()
+	m.until("voters "+want, 90*time.Second, func(s admin.State) bool { return votersOf(s) == want })
+	m.t.Logf("%-6s after %v", want, time.Since(began).Round(100*time.Millisecond))
+}
+
+func votersOf(s admin.State) string {
+	var have []string
+	for _, v := range s.Voters {
+		name := string(v.Node)
+		if v.Learner {
+			name += "?"
+		}
+		have = append(have, name)
+	}
+	slices.Sort(have)
+	return strings.Join(have, " ")
 }

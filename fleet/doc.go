@@ -6,7 +6,6 @@ package fleet
 import (
 	"errors"
 	"net"
-	"strconv"
 	"time"
 
 	"servent/identity"
@@ -53,7 +52,7 @@ func DoorOf(link string) string {
 	if err != nil {
 		return ""
 	}
-	return net.JoinHostPort(host, strconv.Itoa(Port))
+	return Address(host)
 }
 
 // Welcome is what a member is told, when it joins and each time it asks again.

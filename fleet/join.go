@@ -73,15 +73,24 @@ func (w *Welcome) received(key crypto.PrivateKey, authority *x509.Certificate) (
 
 // Renew asks one door after the other for the next certificate, and where the servers are now. [ErrOut] says that there will be none.
 func Renew(ctx context.Context, doors []string, c identity.Credential) (next identity.Credential, w Welcome, err error) {
+	err = anyDoor(doors, func(door string) error {
+		next, w, err = renew(ctx, door, c)
+		return err
+	})
+	return next, w, err
+}
+
+// anyDoor asks one door after the other, until one answers; that who asks was put out is an answer.
+func anyDoor(doors []string, ask func(door string) error) error {
 	var errs []error
 	for _, door := range doors {
-		next, w, err = renew(ctx, door, c)
+		err := ask(door)
 		if err == nil || errors.Is(err, ErrOut) {
-			return next, w, err
+			return err
 		}
 		errs = append(errs, err)
 	}
-	return c, w, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 func renew(ctx context.Context, address string, c identity.Credential) (identity.Credential, Welcome, error) {
@@ -101,15 +110,7 @@ func renew(ctx context.Context, address string, c identity.Credential) (identity
 
 // Leave ends the membership of who holds the credential, at the first of the doors that answers.
 func Leave(ctx context.Context, doors []string, c identity.Credential) error {
-	var errs []error
-	for _, door := range doors {
-		err := callAs(ctx, door, c, "leave", &struct{}{})
-		if err == nil || errors.Is(err, ErrOut) {
-			return err
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	return anyDoor(doors, func(door string) error { return callAs(ctx, door, c, "leave", &struct{}{}) })
 }
 
 func callAs(ctx context.Context, address string, c identity.Credential, what string, into any) error {

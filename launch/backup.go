@@ -113,7 +113,7 @@ func Backup(ctx context.Context, f Folder, w io.Writer, version string) (About, 
 }
 
 // save is [Backup], with or without the bytes that the plan names.
-func save(ctx context.Context, f Folder, w io.Writer, version string, bytes bool) (about About, err error) {
+func save(ctx context.Context, f Folder, w io.Writer, version string, withBlobs bool) (about About, err error) {
 	if err := f.Own("backup"); err != nil {
 		return about, err
 	}
@@ -153,7 +153,7 @@ func save(ctx context.Context, f Folder, w io.Writer, version string, bytes bool
 	var blobs []system.Digest
 	for _, r := range all {
 		_ = named(r.System, func(d system.Digest) error { // it has no errors of its own
-			if bytes && !slices.Contains(blobs, d) && store.Has(d) {
+			if withBlobs && !slices.Contains(blobs, d) && store.Has(d) {
 				blobs = append(blobs, d)
 			}
 			return nil

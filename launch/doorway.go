@@ -64,24 +64,8 @@ func (r *membership) open(ctx context.Context) error {
 	defer all.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	all.Go(func() { d.renew(ctx) })
+	all.Go(func() { d.us.keepUp(ctx, func() {}) })
 	return door.Serve(ctx, ln)
-}
-
-// renew keeps the operator's certificate until ctx ends.
-func (d *doorway) renew(ctx context.Context) {
-	tick := time.NewTicker(renewEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			if _, err := d.us.renew(now.Round(0)); err != nil {
-				d.r.o.Log.Error("renew certificate", "err", err)
-			}
-		}
-	}
 }
 
 // list are the servers as this one was told of them.

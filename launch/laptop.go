@@ -118,7 +118,12 @@ func Run(ctx context.Context, o Options) error {
 	running, stopNodes := context.WithCancel(below)
 	defer stopNodes()
 	nodes.Go(func() { l.nodes.Run(running, o.Kill) })
-	l.renew(ctx)
+	l.us.keepUp(ctx, func() {
+		l.nodes.renew()
+		if err := l.us.control.Pardon(ctx, time.Now().UTC()); err != nil {
+			l.opt.Log.Warn("forget who was put out long ago", "err", err)
+		}
+	})
 
 	l.end(func() {
 		stopNodes()
@@ -176,29 +181,6 @@ func newLaptop(o Options) (*laptop, error) {
 		l.nodes.refused = l.fleet.audit.write
 	}
 	return l, err
-}
-
-// renew hands out new certificates when it is time, until ctx ends.
-func (l *laptop) renew(ctx context.Context) {
-	tick := time.NewTicker(renewEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			due, err := l.us.renew(now.Round(0)) // the wall clock, which goes on while the machine sleeps
-			if err != nil {
-				l.opt.Log.Error("renew certificate", "err", err)
-			}
-			if due {
-				l.nodes.renew()
-				if err := l.us.control.Pardon(ctx, now.UTC()); err != nil {
-					l.opt.Log.Warn("forget who was put out long ago", "err", err)
-				}
-			}
-		}
-	}
 }
 
 // Apply implements [admin.Machines]. When it returns, the view shows what is wanted.

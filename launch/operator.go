@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -23,6 +24,7 @@ type operator struct {
 	keep    *identity.Keeper
 	http2   *link.Transport
 	control control.Cluster
+	log     *slog.Logger
 }
 
 // operatorName is its name on the link.
@@ -30,7 +32,7 @@ const operatorName = "laptop"
 
 // newOperator opens nothing. server says who answers for control, resolve where nodes are.
 func newOperator(name system.NodeID, cluster string, ca *identity.Authority, server func() []system.NodeID, resolve link.Resolver, log *slog.Logger) (*operator, error) {
-	o := &operator{name: name, cluster: cluster, ca: ca}
+	o := &operator{name: name, cluster: cluster, ca: ca, log: log}
 	cred, err := o.issue(identity.Operator, name)
 	if err != nil {
 		return nil, err
@@ -47,14 +49,27 @@ func (o *operator) issue(role identity.Role, id system.NodeID) (identity.Credent
 	return o.ca.Issue(identity.ID{Cluster: o.cluster, Role: role, Node: id}, nil, certLife)
 }
 
-// renew takes a new certificate when it is time, and says whether it was.
-func (o *operator) renew(now time.Time) (bool, error) {
-	if now.Before(o.keep.RenewAt()) {
-		return false, nil
+// keepUp takes new certificates when it is time, and then does what depends on that, until ctx ends.
+func (o *operator) keepUp(ctx context.Context, then func()) {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if now.Round(0).Before(o.keep.RenewAt()) { // the wall clock, which goes on while the machine sleeps
+				continue
+			}
+			cred, err := o.issue(identity.Operator, o.name)
+			if err == nil {
+				err = o.keep.Set(cred)
+			}
+			if err != nil {
+				o.log.Error("renew certificate", "err", err)
+				continue
+			}
+			then()
+		}
 	}
-	cred, err := o.issue(identity.Operator, o.name)
-	if err == nil {
-		err = o.keep.Set(cred)
-	}
-	return err == nil, err
 }

@@ -46,25 +46,19 @@ func Kept(dir string) (string, error) {
 	return path, nil
 }
 
-// Snap is what a snapshot is of.
-type Snap struct {
-	Rev  control.Rev
-	Keys int
-}
-
-// Look reads a snapshot's file; unsummed says that it is one of [Kept]. The sum is looked at before anything else is: the file is mapped into memory, and a
+// Look reads of which revision a snapshot's file is; unsummed says that it is one of [Kept]. The sum is looked at before anything else is: the file is mapped into memory, and a
 // page that is not there, or points nowhere, ends the process.
-func Look(path string, unsummed bool) (Snap, error) {
+func Look(path string, unsummed bool) (control.Rev, error) {
 	if !unsummed {
 		if err := sum(path); err != nil {
-			return Snap{}, fmt.Errorf("read the snapshot: %w", err)
+			return 0, fmt.Errorf("read the snapshot: %w", err)
 		}
 	}
 	s, err := snapshot.NewV3(zap.NewNop()).Status(path)
 	if err != nil {
-		return Snap{}, fmt.Errorf("read the snapshot: %w", err)
+		return 0, fmt.Errorf("read the snapshot: %w", err)
 	}
-	return Snap{Rev: control.Rev(s.Revision), Keys: s.TotalKey}, nil
+	return control.Rev(s.Revision), nil
 }
 
 // sum fails if the file is not what its last bytes, a SHA-256 of the others, say.
@@ -110,7 +104,7 @@ func Restore(o RestoreOptions) (from, next control.Rev, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	next = is.Rev.NextEpoch()
+	next = is.NextEpoch()
 	cfg := embed.NewConfig()
 	name, peers := soleName, cfg.AdvertisePeerUrls[0].String()
 	if o.Name != "" {
@@ -121,10 +115,10 @@ func Restore(o RestoreOptions) (from, next control.Rev, err error) {
 	err = snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
 		SnapshotPath: o.Snapshot, SkipHashCheck: o.Unsummed, OutputDataDir: dataDir(o.Dir),
 		Name: name, PeerURLs: []string{peers}, InitialCluster: name + "=" + peers, InitialClusterToken: rand.Text(),
-		RevisionBump: uint64(next - is.Rev), MarkCompacted: true,
+		RevisionBump: uint64(next - is), MarkCompacted: true,
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("make control's data of the snapshot: %w", err)
 	}
-	return is.Rev, next, nil
+	return is, next, nil
 }

@@ -313,10 +313,10 @@ func (t *columns) variant(r *result.Result, w row, ns []int, l layout) {
 	if s != nil && !l.kill {
 		t.note(2, faint, faultNote(s))
 	}
-	// What theory says of rates is about long runs, and stands below the table of those. Lookups are as many in short ones.
 	if text := balance(w); text != "" {
 		t.note(2, faint, text)
 	}
+	// What theory says of rates is about long runs, and stands below the table of those. Lookups are as many in short ones.
 	if text := lookups(w); text != "" && r.Depth != result.Full {
 		t.note(2, faint, text)
 	}
