@@ -92,6 +92,11 @@ func (c *Client) Explain(ctx context.Context, what string) (e Explanation, err e
 	return e, c.do(ctx, http.MethodGet, "/v1/explain?what="+url.QueryEscape(what), nil, &e)
 }
 
+// ExplainKey says whose a service's key is, too.
+func (c *Client) ExplainKey(ctx context.Context, service, key string) (e Explanation, err error) {
+	return e, c.do(ctx, http.MethodGet, "/v1/explain?what="+url.QueryEscape(service)+"&key="+url.QueryEscape(key), nil, &e)
+}
+
 // Events calls each with what happened, oldest first; with follow until each fails, ctx ends (its error),
 // or the system does ([ErrEnded]).
 func (c *Client) Events(ctx context.Context, follow bool, each func(system.Event) error) error {

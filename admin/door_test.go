@@ -235,6 +235,7 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/v1/scale", `{"data":2}`, 409, "single decides the number", "servent explain data"},
 		{"POST", "/v1/restart?what=nobody", ``, 404, `"nobody"`, "servent ps"},
 		{"POST", "/v1/plan", `[]`, 400, "read the system", ""},
+		{"GET", "/v1/explain?what=api&key=ada", ``, 409, "no keys that belong", "servent explain api"},
 		{"GET", "/v1/explain?what=nobody", ``, 404, `"nobody"`, "servent ps"},
 		{"GET", "/v1/explain", ``, 404, `named ""`, "servent ps"},
 		{"GET", "/v1/events?follow=maybe", ``, 400, "follow: want true or false", ""},

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -17,6 +18,7 @@ type Explanation struct {
 	Number   string             `json:"number,omitempty"`   // of a service whose instances follow its calls: how many and why
 	Choices  []placement.Choice `json:"choices"`            // one an instance
 	Switched string             `json:"switched,omitempty"` // of a service: how the next instance is chosen, in words
+	Key      *route.Belonging   `json:"key,omitempty"`      // of a service: whose the key is that was asked for
 }
 
 // input is what the conductor decides from, as this door sees it.
@@ -31,7 +33,25 @@ func (d *Door) explain(w http.ResponseWriter, r *http.Request) error {
 	if what == "" || len(e.Choices) == 0 && e.Number == "" && !slices.ContainsFunc(v.Seen, func(s system.Seen) bool { return string(s.Node) == what }) {
 		return unknown(v.Wanted, what)
 	}
+	if q := r.URL.Query(); q.Has("key") {
+		if e.Key = belongs(v, what, route.Key(q.Get("key"))); e.Key == nil {
+			return &coded{http.StatusConflict, &system.Hint{Err: fmt.Errorf("%s has no keys that belong to one of its instances, as a service has that is partitioned, ring, chord, pastry or kademlia", what), Next: "servent explain " + what}}
+		}
+	}
 	return answer(w, e)
+}
+
+// belongs says whose a key is, or nil where no key decides.
+func belongs(v *control.View, what string, key route.Key) *route.Belonging {
+	svc := route.Build(v.Plan, v.Seen, "").Services[system.ServiceName(what)]
+	if svc == nil {
+		return nil
+	}
+	b, ok := svc.Belongs(key)
+	if !ok {
+		return nil
+	}
+	return &b
 }
 
 func explanation(v *control.View, what string) Explanation {

@@ -5,21 +5,30 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"servent/admin"
 	"servent/placement"
+	"servent/route"
+	"servent/system"
 )
 
 func (e *env) explainCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:               "explain SERVICE|INSTANCE|NODE",
+		Use:               "explain SERVICE|INSTANCE|NODE [KEY]",
 		Short:             "Say why something is where it is, what every other node would have cost, and how requests are spread",
-		Args:              cobra.ExactArgs(1),
+		Example:           "  servent explain hits\n  servent explain hits ada   (whose the key ada is)",
+		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: e.completed(1, several(services, instances, machines)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := e.client()
 			if err != nil {
 				return err
 			}
-			x, err := client.Explain(cmd.Context(), args[0])
+			var x admin.Explanation
+			if len(args) == 2 {
+				x, err = client.ExplainKey(cmd.Context(), args[0], args[1])
+			} else {
+				x, err = client.Explain(cmd.Context(), args[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -28,6 +37,10 @@ func (e *env) explainCmd() *cobra.Command {
 			}
 			if s, err := client.State(cmd.Context()); err == nil {
 				fmt.Fprintln(e.err, headline(s))
+			}
+			if x.Key != nil {
+				fmt.Fprintln(e.out, belongs(*x.Key))
+				return nil
 			}
 			if x.Number != "" {
 				fmt.Fprintf(e.out, "%s has %s\n", x.What, x.Number)
@@ -44,6 +57,27 @@ func (e *env) explainCmd() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// belongs says whose a key is: ada belongs to hits/2 on node-3: partition 17 of 4096; copies: hits/3 on node-1.
+func belongs(b route.Belonging) string {
+	if len(b.Owners) == 0 {
+		return b.Key + " belongs to nobody yet: no instance has a place"
+	}
+	text := fmt.Sprintf("%s belongs to %s on %s: ", b.Key, b.Owners[0].Instance, b.Owners[0].Node)
+	if b.Partition != nil {
+		text += fmt.Sprintf("partition %d of %d", *b.Partition, system.Partitions)
+	} else {
+		text += "place " + b.Place + " on the circle of 2^64"
+	}
+	for i, o := range b.Owners[1:] {
+		sep := ", "
+		if i == 0 {
+			sep = "; copies: "
+		}
+		text += fmt.Sprintf("%s%s on %s", sep, o.Instance, o.Node)
+	}
+	return text
 }
 
 func (e *env) choice(c placement.Choice) {

@@ -136,8 +136,19 @@ func divided(t *testing.T, file string) {
 		}
 	}
 	for i := range 60 {
-		if status, _, body := askKV(t, "GET", fmt.Sprintf("%s/kv/key%%2F%d", at, i), ""); status != 200 || body != fmt.Sprint(i) {
+		status, h, body := askKV(t, "GET", fmt.Sprintf("%s/kv/key%%2F%d", at, i), "")
+		if status != 200 || body != fmt.Sprint(i) {
 			t.Fatalf("GET %d = %d %s", i, status, body)
+		}
+		if i%12 != 0 {
+			continue
+		}
+		key := fmt.Sprintf("key/%d", i)
+		said, err := w.run("explain", "db", key)
+		_, by, _ := strings.Cut(h.Get("Server-Timing"), `instance;desc="`)
+		by, _, _ = strings.Cut(by, `"`)
+		if err != nil || by == "" || !strings.Contains(said, key+" belongs to "+by+" on ") {
+			t.Errorf("%s answered for %s; explain: %v\n%s", by, key, err, said)
 		}
 	}
 	if got := listed(t, at, "limit=1000"); len(got) != 60 {
