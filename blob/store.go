@@ -143,7 +143,7 @@ func (s *Store) Size(d system.Digest) (int64, error) {
 		return 0, fmt.Errorf("size of blob: %w", err)
 	}
 	info, err := os.Stat(s.path("blobs", file))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		err = ErrNotFound
 	}
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"servent/system"
 )
 
+const rejoinWithin = 90 * time.Second // that servers may take to agree after one of them began anew
+
 // burns kills all that the first machine runs and loses its disk, but for the user's own files.
 func (m *machine) burns() {
 	m.t.Helper()
@@ -72,10 +74,10 @@ func TestRestore(t *testing.T) {
 	do(a, "", "up", "-d", "--listen", a.host, "--as", "a")
 	do(a, "zero.backup", "backup", a.dir+"/zero.backup")
 	jb := b.join(append(a.token("--role", "server"), "--as", "b")...)
-	a.votersAre("a b?")
+	a.votersAre("a b?", rejoinWithin)
 	jc := c.join(append(a.token("--role", "server"), "--as", "c")...)
 	jd := d.join(append(a.token(), "--as", "d")...)
-	a.votersAre("a b c")
+	a.votersAre("a b c", rejoinWithin)
 	a.until("all are there", time.Minute, func(s admin.State) bool { return s.Settled && nodeUp("d")(s) })
 	do(a, "one.backup", "backup", a.dir+"/one.backup")
 	do(a, "", "node", "label", "d", "disk=ssd")
@@ -115,13 +117,13 @@ func TestRestore(t *testing.T) {
 	refused("agree, without this machine", "restore", "--alone", "--server", "b="+b.host, a.dir+"/zero.backup")
 	do(a, "this machine is one of them again", "restore", "--server", "b="+b.host, a.dir+"/zero.backup")
 	do(a, "", "up", "-d")
-	a.votersAre("a b c")
+	a.votersAre("a b c", rejoinWithin)
 	a.until("d's label, which came after the backup, is there", time.Minute, func(admin.State) bool { return labels()["disk"] == "ssd" })
 
 	a.burns()
 	do(a, "this machine is one of them again", "restore", a.dir+"/one.backup")
 	do(a, "", "up", "-d")
-	a.votersAre("a b c")
+	a.votersAre("a b c", rejoinWithin)
 	a.until("d's label, which came after the backup, is there", time.Minute, func(admin.State) bool { return labels()["disk"] == "ssd" })
 	if n := len(a.state().Nodes); n != 5 || !nodeUp("e")(a.state()) {
 		t.Errorf("%d nodes, want 5, with e, which joined while a was gone", n)
@@ -150,7 +152,7 @@ func TestRestore(t *testing.T) {
 	refused("restore --alone", "restore", a.dir+"/two.backup")
 	do(a, "what was changed after that is lost", "restore", "--alone", a.dir+"/two.backup")
 	do(a, "", "up", "-d")
-	a.votersAre("a")
+	a.votersAre("a", rejoinWithin)
 	a.until("d follows", time.Minute, func(s admin.State) bool { return s.Settled && nodeUp("d")(s) })
 	if l := labels(); l["disk"] != "ssd" || l["rack"] != "" {
 		t.Errorf("d's labels are %v, want those of the backup", l)
@@ -160,7 +162,7 @@ func TestRestore(t *testing.T) {
 	// The other two had a majority on their disks, with the label that is lost.
 	b.join()
 	c.join()
-	a.votersAre("a b c")
+	a.votersAre("a b c", rejoinWithin)
 	a.until("all follow", time.Minute, func(s admin.State) bool {
 		return s.Settled && nodeUp("b")(s) && nodeUp("c")(s) && !slices.ContainsFunc(s.Nodes, func(n admin.NodeState) bool { return n.Plan != s.Generation })
 	})

@@ -27,14 +27,14 @@ func TestVoters(t *testing.T) {
 	if out, err := a.run("up", "-d", "--listen", a.host, "--as", "a"); err != nil {
 		t.Fatalf("up: %v\n%s\n%s", err, out, a.logs())
 	}
-	a.votersAre("a")
+	a.votersAre("a", time.Minute)
 	b.join(append(a.token("--role", "server"), "--as", "b")...)
-	a.votersAre("a b?")
+	a.votersAre("a b?", time.Minute)
 	if out, err := a.run("node", "ls"); err != nil || !strings.Contains(out, "1 voter (a), 1 learner (b); while a is away nothing can be changed") {
 		t.Errorf("node ls of two: %v\n%s", err, out)
 	}
 	jc := c.join(append(a.token("--role", "server"), "--as", "c")...)
-	a.votersAre("a b c")
+	a.votersAre("a b c", time.Minute)
 	url := ""
 	a.until("all runs", time.Minute, func(s admin.State) bool {
 		for _, p := range s.Published {
@@ -70,7 +70,7 @@ func TestVoters(t *testing.T) {
 	}
 	changed(5)
 	a.until("a's node is back", time.Minute, nodeUp("a"))
-	a.votersAre("a b c")
+	a.votersAre("a b c", time.Minute)
 	// b is cut off: it has no majority, and says so to nobody as if it had; the others go on.
 	b.cable("down")
 	a.until("b is missed", time.Minute, func(s admin.State) bool { return !nodeUp("b")(s) })
@@ -86,11 +86,11 @@ func TestVoters(t *testing.T) {
 	changed(1)
 }
 
-// votersAre waits until those who agree are these, by name; a learner's has a question mark.
-func (m *machine) votersAre(want string) {
+// votersAre waits, at most so long, until those who agree are these, by name; a learner's has a question mark.
+func (m *machine) votersAre(want string, within time.Duration) {
 	m.t.Helper()
 	began := time.Now()
-	m.until("voters "+want, 90*time.Second, func(s admin.State) bool { return votersOf(s) == want })
+	m.until("voters "+want, within, func(s admin.State) bool { return votersOf(s) == want })
 	m.t.Logf("%-6s after %v", want, time.Since(began).Round(100*time.Millisecond))
 }
 

@@ -73,6 +73,7 @@ func (w *Welcome) received(key crypto.PrivateKey, authority *x509.Certificate) (
 
 // Renew asks one door after the other for the next certificate, and where the servers are now. [ErrOut] says that there will be none.
 func Renew(ctx context.Context, doors []string, c identity.Credential) (next identity.Credential, w Welcome, err error) {
+	next = c
 	err = anyDoor(doors, func(door string) error {
 		next, w, err = renew(ctx, door, c)
 		return err
