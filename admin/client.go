@@ -87,14 +87,10 @@ func (c *Client) Plan(ctx context.Context, sys *system.System) (ls []placement.L
 	return ls, c.do(ctx, http.MethodPost, "/v1/plan", sys, &ls)
 }
 
-// Explain says why things are where they are.
-func (c *Client) Explain(ctx context.Context, what string) (e Explanation, err error) {
-	return e, c.do(ctx, http.MethodGet, "/v1/explain?what="+url.QueryEscape(what), nil, &e)
-}
-
-// ExplainKey says whose a service's key is, too.
-func (c *Client) ExplainKey(ctx context.Context, service, key string) (e Explanation, err error) {
-	return e, c.do(ctx, http.MethodGet, "/v1/explain?what="+url.QueryEscape(service)+"&key="+url.QueryEscape(key), nil, &e)
+// Explain says why things are where they are; of a service with a key also whose that is.
+func (c *Client) Explain(ctx context.Context, what string, key ...string) (e Explanation, err error) {
+	q := url.Values{"what": {what}, "key": key}
+	return e, c.do(ctx, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &e)
 }
 
 // Events calls each with what happened, oldest first; with follow until each fails, ctx ends (its error),

@@ -27,40 +27,31 @@ func input(v *control.View) placement.Input {
 }
 
 func (d *Door) explain(w http.ResponseWriter, r *http.Request) error {
-	what := r.URL.Query().Get("what")
+	q := r.URL.Query()
+	what, keys := q.Get("what"), q["key"]
 	v, _ := d.View() // the last one explains as well
-	e := explanation(v, what)
+	e := explanation(v, what, keys)
 	if what == "" || len(e.Choices) == 0 && e.Number == "" && !slices.ContainsFunc(v.Seen, func(s system.Seen) bool { return string(s.Node) == what }) {
 		return unknown(v.Wanted, what)
 	}
-	if q := r.URL.Query(); q.Has("key") {
-		if e.Key = belongs(v, what, route.Key(q.Get("key"))); e.Key == nil {
-			return &coded{http.StatusConflict, &system.Hint{Err: fmt.Errorf("%s has no keys that belong to one of its instances, as a service has that is partitioned, ring, chord, pastry or kademlia", what), Next: "servent explain " + what}}
-		}
+	if len(keys) > 0 && e.Key == nil {
+		return &coded{http.StatusConflict, &system.Hint{Err: fmt.Errorf("%s has no keys that belong to one of its instances, as a service has that is partitioned, ring, chord, pastry or kademlia", what),
+			Next: "servent explain " + what}}
 	}
 	return answer(w, e)
 }
 
-// belongs says whose a key is, or nil where no key decides.
-func belongs(v *control.View, what string, key route.Key) *route.Belonging {
-	svc := route.Build(v.Plan, v.Seen, "").Services[system.ServiceName(what)]
-	if svc == nil {
-		return nil
-	}
-	b, ok := svc.Belongs(key)
-	if !ok {
-		return nil
-	}
-	return &b
-}
-
-func explanation(v *control.View, what string) Explanation {
+// explanation is that of a service, an instance or a node; of a service also of a key, when keys has one.
+func explanation(v *control.View, what string, keys []string) Explanation {
 	e := Explanation{What: what, Choices: []placement.Choice{}}
 	if v.Wanted == nil {
 		return e
 	}
 	if svc := route.Build(v.Plan, v.Seen, "").Services[system.ServiceName(what)]; svc != nil {
 		e.Switched = svc.Words()
+		if len(keys) > 0 {
+			e.Key = svc.Belongs(route.Key(keys[0]))
+		}
 	}
 	for _, s := range v.Wanted.Services {
 		if what == string(s.Name) {

@@ -5,7 +5,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"servent/admin"
 	"servent/placement"
 	"servent/route"
 	"servent/system"
@@ -23,12 +22,7 @@ func (e *env) explainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var x admin.Explanation
-			if len(args) == 2 {
-				x, err = client.ExplainKey(cmd.Context(), args[0], args[1])
-			} else {
-				x, err = client.Explain(cmd.Context(), args[0])
-			}
+			x, err := client.Explain(cmd.Context(), args[0], args[1:]...)
 			if err != nil {
 				return err
 			}
@@ -70,12 +64,10 @@ func belongs(b route.Belonging) string {
 	} else {
 		text += "place " + b.Place + " on the circle of 2^64"
 	}
-	for i, o := range b.Owners[1:] {
-		sep := ", "
-		if i == 0 {
-			sep = "; copies: "
-		}
+	sep := "; copies: "
+	for _, o := range b.Owners[1:] {
 		text += fmt.Sprintf("%s%s on %s", sep, o.Instance, o.Node)
+		sep = ", "
 	}
 	return text
 }

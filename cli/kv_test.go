@@ -35,6 +35,13 @@ func askKV(t *testing.T, method, url, body string, header ...string) (int, http.
 	return res.StatusCode, res.Header, string(b)
 }
 
+// described is what Server-Timing says of a name, or nothing.
+func described(timing, name string) string {
+	_, rest, _ := strings.Cut(timing, name+`;desc="`)
+	value, _, _ := strings.Cut(rest, `"`)
+	return value
+}
+
 // listed are the keys with a prefix.
 func listed(t *testing.T, at, query string) (keys []string) {
 	t.Helper()
@@ -145,8 +152,7 @@ func divided(t *testing.T, file string) {
 		}
 		key := fmt.Sprintf("key/%d", i)
 		said, err := w.run("explain", "db", key)
-		_, by, _ := strings.Cut(h.Get("Server-Timing"), `instance;desc="`)
-		by, _, _ = strings.Cut(by, `"`)
+		by := described(h.Get("Server-Timing"), "instance")
 		if err != nil || by == "" || !strings.Contains(said, key+" belongs to "+by+" on ") {
 			t.Errorf("%s answered for %s; explain: %v\n%s", by, key, err, said)
 		}

@@ -45,11 +45,7 @@ func post(t *testing.T, door, key string) (status int, answer, timing string) {
 }
 
 // hops are those of a lookup, as Server-Timing has them.
-func hops(timing string) string {
-	_, way, _ := strings.Cut(timing, `lookup;desc="`)
-	way, _, _ = strings.Cut(way, `"`)
-	return way
-}
+func hops(timing string) string { return described(timing, "lookup") }
 
 // Wherever a request enters, its key has one owner, found over the overlay; when a node dies, the next one on the
 // circle answers for its keys, and nobody else's keys notice. From neighbour to neighbour the farthest of four is 3

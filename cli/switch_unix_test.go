@@ -48,18 +48,14 @@ func visit(t *testing.T, door, cookie string) (count, instance, why, next string
 	if err != nil || res.StatusCode != http.StatusOK {
 		t.Fatalf("%s: status %d %v: %s", door, res.StatusCode, err, b)
 	}
-	entry := func(name string) string {
-		_, rest, _ := strings.Cut(res.Header.Get("Server-Timing"), name+`;desc="`)
-		value, _, _ := strings.Cut(rest, `"`)
-		return value
-	}
+	timing := res.Header.Get("Server-Timing")
 	next = cookie
 	for _, c := range res.Cookies() {
 		if c.Name == "servent-hits" {
 			next = c.Value
 		}
 	}
-	return strings.TrimSpace(string(b)), entry("instance"), entry("why"), next
+	return strings.TrimSpace(string(b)), described(timing, "instance"), described(timing, "why"), next
 }
 
 // A client with a cookie finds its own instance by every node's door. When that one is killed it moves once, and

@@ -92,18 +92,11 @@ func (f Folder) backUp(ctx context.Context, now time.Time, version string) error
 
 // backUps keeps a backup of each hour until ctx ends.
 func (l *laptop) backUps(ctx context.Context) {
-	tick := time.NewTicker(hourly)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			if err := l.opt.Folder.backUp(ctx, now, l.opt.Version); err != nil {
-				l.opt.Log.Error("keep a backup of this hour", "err", err)
-			}
+	every(ctx, hourly, func(now time.Time) {
+		if err := l.opt.Folder.backUp(ctx, now, l.opt.Version); err != nil {
+			l.opt.Log.Error("keep a backup of this hour", "err", err)
 		}
-	}
+	})
 }
 
 // Backup writes what the folder's system needs to begin anew on another disk: its authority, what control has, the bytes that the plan names, what was wanted before,

@@ -64,7 +64,7 @@ func (r *membership) open(ctx context.Context) error {
 	defer all.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	all.Go(func() { d.us.keepUp(ctx, func() {}) })
+	all.Go(func() { every(ctx, renewEvery, func(now time.Time) { d.us.renew(now) }) })
 	return door.Serve(ctx, ln)
 }
 

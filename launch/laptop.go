@@ -118,9 +118,12 @@ func Run(ctx context.Context, o Options) error {
 	running, stopNodes := context.WithCancel(below)
 	defer stopNodes()
 	nodes.Go(func() { l.nodes.Run(running, o.Kill) })
-	l.us.keepUp(ctx, func() {
+	every(ctx, renewEvery, func(now time.Time) {
+		if !l.us.renew(now) {
+			return
+		}
 		l.nodes.renew()
-		if err := l.us.control.Pardon(ctx, time.Now().UTC()); err != nil {
+		if err := l.us.control.Pardon(ctx, now.UTC()); err != nil {
 			l.opt.Log.Warn("forget who was put out long ago", "err", err)
 		}
 	})

@@ -49,27 +49,31 @@ func (o *operator) issue(role identity.Role, id system.NodeID) (identity.Credent
 	return o.ca.Issue(identity.ID{Cluster: o.cluster, Role: role, Node: id}, nil, certLife)
 }
 
-// keepUp takes new certificates when it is time, and then does what depends on that, until ctx ends.
-func (o *operator) keepUp(ctx context.Context, then func()) {
-	tick := time.NewTicker(renewEvery)
+// renew takes a new certificate when it is time, and says whether it did.
+func (o *operator) renew(now time.Time) bool {
+	if now.Round(0).Before(o.keep.RenewAt()) { // the wall clock, which goes on while the machine sleeps
+		return false
+	}
+	cred, err := o.issue(identity.Operator, o.name)
+	if err == nil {
+		err = o.keep.Set(cred)
+	}
+	if err != nil {
+		o.log.Error("renew certificate", "err", err)
+	}
+	return err == nil
+}
+
+// every calls do each time the interval is over, until ctx ends.
+func every(ctx context.Context, interval time.Duration, do func(now time.Time)) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if now.Round(0).Before(o.keep.RenewAt()) { // the wall clock, which goes on while the machine sleeps
-				continue
-			}
-			cred, err := o.issue(identity.Operator, o.name)
-			if err == nil {
-				err = o.keep.Set(cred)
-			}
-			if err != nil {
-				o.log.Error("renew certificate", "err", err)
-				continue
-			}
-			then()
+			do(now)
 		}
 	}
 }

@@ -11,7 +11,7 @@ type Belonging struct {
 	Key       string  `json:"key"`
 	Partition *int    `json:"partition,omitempty"` // 0 to [system.Partitions] - 1
 	Place     string  `json:"place,omitempty"`     // on an overlay's circle of 2^64: 16 hexadecimal digits
-	Owners    []Owner `json:"owners"`              // who is asked first; after it those that keep copies
+	Owners    []Owner `json:"owners"`              // the one of the plan; after it those that keep copies
 }
 
 // Owner is an instance that has a key, and where it is planned.
@@ -20,9 +20,9 @@ type Owner struct {
 	Node     system.NodeID     `json:"node"`
 }
 
-// Belongs says whose a key is; false: no key decides who answers for this service.
-func (s *Service) Belongs(key Key) (Belonging, bool) {
-	b := Belonging{Key: string(key), Owners: []Owner{}}
+// Belongs says whose a key is; nil: no key decides who answers for this service.
+func (s *Service) Belongs(key Key) *Belonging {
+	b := &Belonging{Key: string(key), Owners: []Owner{}}
 	var owners []system.InstanceID
 	var nodes map[system.InstanceID]system.NodeID
 	switch at := s.Locator.(type) {
@@ -36,10 +36,10 @@ func (s *Service) Belongs(key Key) (Belonging, bool) {
 			owners = append(owners, owner)
 		}
 	default:
-		return b, false
+		return nil
 	}
 	for _, id := range owners {
 		b.Owners = append(b.Owners, Owner{Instance: id, Node: nodes[id]})
 	}
-	return b, true
+	return b
 }

@@ -100,11 +100,11 @@ type RestoreOptions struct {
 
 // Restore makes the data of a server that is the only voter, and begins the next epoch: see [control.Rev.Epoch]. No server of before agrees with it any more.
 func Restore(o RestoreOptions) (from, next control.Rev, err error) {
-	is, err := Look(o.Snapshot, o.Unsummed)
+	from, err = Look(o.Snapshot, o.Unsummed)
 	if err != nil {
 		return 0, 0, err
 	}
-	next = is.NextEpoch()
+	next = from.NextEpoch()
 	cfg := embed.NewConfig()
 	name, peers := soleName, cfg.AdvertisePeerUrls[0].String()
 	if o.Name != "" {
@@ -115,10 +115,10 @@ func Restore(o RestoreOptions) (from, next control.Rev, err error) {
 	err = snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
 		SnapshotPath: o.Snapshot, SkipHashCheck: o.Unsummed, OutputDataDir: dataDir(o.Dir),
 		Name: name, PeerURLs: []string{peers}, InitialCluster: name + "=" + peers, InitialClusterToken: rand.Text(),
-		RevisionBump: uint64(next - is), MarkCompacted: true,
+		RevisionBump: uint64(next - from), MarkCompacted: true,
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("make control's data of the snapshot: %w", err)
 	}
-	return is, next, nil
+	return from, next, nil
 }

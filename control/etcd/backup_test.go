@@ -90,13 +90,13 @@ func TestBackup(t *testing.T) {
 	}
 	restored("snapshot", etcd.RestoreOptions{Snapshot: file, Dir: filepath.Join(dir, "one"), Name: "b"}, "150", at)
 	restored("kept", etcd.RestoreOptions{Snapshot: db, Unsummed: true, Dir: filepath.Join(dir, "kept")}, "lost", last)
-	is, err := etcd.Look(file, false)
+	rev, err := etcd.Look(file, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	restored("again", etcd.RestoreOptions{Snapshot: file, Dir: filepath.Join(dir, "two")}, "150", is)
-	if is.Epoch() != 1 {
-		t.Errorf("a snapshot of what was restored has epoch %d, want 1", is.Epoch())
+	restored("again", etcd.RestoreOptions{Snapshot: file, Dir: filepath.Join(dir, "two")}, "150", rev)
+	if rev.Epoch() != 1 {
+		t.Errorf("a snapshot of what was restored has epoch %d, want 1", rev.Epoch())
 	}
 
 	bad := func(what string, change func([]byte) []byte) {
